@@ -1,0 +1,2 @@
+//! tracing
+fn main() {}

@@ -1,0 +1,23 @@
+//! Keys, ids, tickets, messages, error codes and limits of kvDB: pure, no I/O.
+//!
+//! Everything that two programs of a cluster must agree on is here, and nothing else.
+//! The wire is described in `docs/protocol.md`.
+
+pub mod chain;
+pub mod error;
+pub mod hash;
+pub mod id;
+pub mod key;
+pub mod limits;
+pub mod message;
+pub mod secret;
+pub mod ticket;
+pub mod time;
+
+pub use error::{ErrorCode, Problem};
+pub use hash::ContentHash;
+pub use id::{ClusterId, VersionId, VolumeId};
+pub use key::{Key, KeyError};
+pub use secret::{ClusterSecret, PeerKey, TicketKey};
+pub use ticket::{Condition, Ticket, TicketError, TicketOp, TicketVolume};
+pub use time::UnixMillis;

@@ -1,0 +1,253 @@
+//! What servers say to each other, as JSON unless noted. Paths and order of calls: `docs/protocol.md`.
+
+use crate::error::Problem;
+use crate::hash::ContentHash;
+use crate::id::{ClusterId, VersionId, VolumeId};
+use crate::key::Key;
+use crate::time::UnixMillis;
+use serde::{Deserialize, Serialize};
+
+/// Paths of the calls between servers.
+pub mod path {
+    /// Volume, `GET`, unsigned: [`super::Identity`].
+    pub const IDENTITY: &str = "/-/peer/identity";
+    /// Volume, `POST` [`super::Adopt`] → [`super::Identity`]. Unsigned only while it belongs to no cluster and has no secret.
+    pub const ADOPT: &str = "/-/peer/adopt";
+    /// Volume, `POST`, a stream both ways: lines of [`super::Beat`] against lines of [`super::VolumeStatus`].
+    pub const STATUS: &str = "/-/peer/status";
+    /// Volume, `POST`, a stream both ways: frames of [`crate::chain`]. Query: `ticket`, `at`, `len`.
+    pub const CHAIN: &str = "/-/peer/chain";
+    /// Volume, `POST` [`super::Reclaim`] → empty 200 once durable.
+    pub const RECLAIM: &str = "/-/peer/reclaim";
+    /// Volume, `GET`, query `after` (hex) and `limit`: [`super::EntriesPage`].
+    pub const ENTRIES: &str = "/-/peer/entries";
+    /// Master, `POST` [`super::Commit`] → [`super::CommitAnswer`].
+    pub const COMMIT: &str = "/-/peer/commit";
+    /// Master, `POST` [`super::Settle`] → [`super::SettleAnswer`].
+    pub const SETTLE: &str = "/-/peer/settle";
+}
+
+/// Who a volume is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    /// The volume.
+    pub volume: VolumeId,
+    /// The cluster it belongs to; none: it can be adopted.
+    pub cluster: Option<ClusterId>,
+    /// Where clients reach it, as `http://host:port`; none: where the cluster does.
+    pub public_url: Option<String>,
+    /// Format of its directory.
+    pub format: u32,
+}
+
+/// A master takes an empty volume into its cluster.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct Adopt {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// Handed over where none was configured on the volume. Never logged.
+    pub secret: Option<String>,
+}
+
+/// What a master says once a second.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Beat {
+    /// The cluster's time.
+    pub time: UnixMillis,
+    /// Where this volume reaches the master, as `host:port`.
+    pub master: String,
+}
+
+/// What a volume says once a second, and at once when `writable` changes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VolumeStatus {
+    /// Size of the file system, in bytes.
+    pub total_bytes: u64,
+    /// Bytes that new values may still take: free, less what is reserved and what is kept back.
+    pub free_bytes: u64,
+    /// Bytes of the values that it holds.
+    pub used_bytes: u64,
+    /// Number of values that it holds.
+    pub values: u64,
+    /// Number of those that are prepared and not yet known to be committed.
+    pub prepared: u64,
+    /// Requests in flight that carry a value's bytes, either way.
+    pub busy: u64,
+    /// Whether it takes writes.
+    pub writable: bool,
+    /// Why not.
+    pub reason: Option<String>,
+}
+
+/// A volume asks the master to commit what its ticket permits.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Commit {
+    /// The volume that asks.
+    pub volume: VolumeId,
+    /// The ticket, encoded.
+    pub ticket: String,
+    /// Length and hash of the value; none for a delete.
+    pub value: Option<Prepared>,
+}
+
+/// A copy that is durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Prepared {
+    /// Its length, in bytes.
+    pub len: u64,
+    /// Its hash.
+    pub hash: ContentHash,
+}
+
+/// The master's final word on a commit.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum CommitAnswer {
+    /// Done and durable (now, or when it was first asked).
+    Committed(Committed),
+    /// Refused for good: the version will never be committed.
+    Refused(Problem),
+}
+
+/// A commit that was done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Committed {
+    /// Its place in the order of all commits.
+    pub seq: u64,
+    /// Whether the key was new (create), or existed (replace, delete).
+    pub created: bool,
+    /// When: the value's Last-Modified.
+    pub modified: UnixMillis,
+    /// A delete: the version that was removed.
+    pub removed: Option<VersionId>,
+}
+
+/// A volume asks what became of versions that it holds as prepared.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Settle {
+    /// The volume that asks.
+    pub volume: VolumeId,
+    /// At most [`crate::limits::MAX_PEER_BATCH`].
+    pub versions: Vec<SettleItem>,
+}
+
+/// One version in doubt.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct SettleItem {
+    /// Its key.
+    pub key: Key,
+    /// The version.
+    pub version: VersionId,
+    /// Its ticket's last time for a commit; zero where the volume does not know.
+    pub commit_by: UnixMillis,
+}
+
+/// What became of each, in the order asked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SettleAnswer {
+    /// One for each version asked.
+    pub outcomes: Vec<Outcome>,
+}
+
+/// What became of a prepared version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Outcome {
+    /// It is the key's committed version, and this volume one of its replicas.
+    Keep {
+        /// Its commit sequence.
+        seq: u64,
+    },
+    /// It may still be committed; ask again.
+    Pending,
+    /// It was never committed and will not be, or is no longer current, or this volume holds a surplus copy.
+    Drop,
+}
+
+/// The master has a volume remove versions.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Reclaim {
+    /// At most [`crate::limits::MAX_PEER_BATCH`].
+    pub versions: Vec<ReclaimItem>,
+}
+
+/// One version to remove.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReclaimItem {
+    /// Its key.
+    pub key: Key,
+    /// The version.
+    pub version: VersionId,
+    /// Where the key was deleted (not replaced): leave a tombstone.
+    pub deleted: Option<Deleted>,
+}
+
+/// When a key was deleted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Deleted {
+    /// Commit sequence of the delete.
+    pub seq: u64,
+    /// When.
+    pub time: UnixMillis,
+}
+
+/// A part of a volume's index, in order of key and version, for rebuild and fsck.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct EntriesPage {
+    /// The volume.
+    pub volume: VolumeId,
+    /// Its entries.
+    pub entries: Vec<Entry>,
+    /// Give this as `after` for the next page; none: there is no more.
+    pub next: Option<String>,
+}
+
+/// What a volume knows of a version or of a deleted key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Entry {
+    /// A value that it holds.
+    Value(ValueEntry),
+    /// A key that was deleted.
+    Tombstone {
+        /// The key.
+        key: Key,
+        /// The version that was removed.
+        version: VersionId,
+        /// When.
+        deleted: Deleted,
+    },
+}
+
+/// A value that a volume holds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ValueEntry {
+    /// Its key.
+    pub key: Key,
+    /// Its version.
+    pub version: VersionId,
+    /// Length in bytes.
+    pub len: u64,
+    /// Hash.
+    pub hash: ContentHash,
+    /// Content type.
+    pub content_type: Option<String>,
+    /// When it was written: its Last-Modified.
+    pub modified: UnixMillis,
+    /// When it expires.
+    pub expires: Option<UnixMillis>,
+    /// All volumes of its chain.
+    pub replicas: Vec<VolumeId>,
+    /// Commit sequence; none while it is only prepared.
+    pub seq: Option<u64>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_that_are_not_utf8_round_trip_in_json() {
+        let item = ReclaimItem { key: Key::new(vec![0, 255, b'%', b'/']).unwrap(), version: VersionId::from_parts(1, 2), deleted: None };
+        let json = serde_json::to_string(&item).unwrap();
+        assert!(json.contains("%00%FF%25/"), "{json}");
+        assert_eq!(serde_json::from_str::<ReclaimItem>(&json).unwrap(), item);
+    }
+}
