@@ -8,7 +8,7 @@
 //! | direction | kind | payload |
 //! |---|---|---|
 //! | to the next | `Data` | bytes of the value |
-//! | to the next | `End` | length (u64 LE) and BLAKE3 (32 B) of the whole value |
+//! | to the next | `End` | length (u64 LE) of the whole value |
 //! | to the next | `Commit` | JSON of [`Committed`] |
 //! | to the next | `Abort` | none: remove the copy |
 //! | back | `Prepared` | length (u64 LE) and BLAKE3 (32 B): all copies from here on are durable |
@@ -38,8 +38,8 @@ const DONE: u8 = 7;
 /// A frame other than `Data`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Control {
-    /// The value is complete.
-    End(Prepared),
+    /// The value is complete and this many bytes long.
+    End(u64),
     /// The master committed it.
     Commit(Committed),
     /// It will not be committed.
@@ -103,7 +103,7 @@ impl Control {
     /// The whole frame.
     pub fn encode(&self) -> Vec<u8> {
         let (kind, payload) = match self {
-            Self::End(p) => (END, prepared_bytes(p)),
+            Self::End(len) => (END, len.to_le_bytes().to_vec()),
             Self::Commit(c) => (COMMIT, json(c)),
             Self::Abort => (ABORT, Vec::new()),
             Self::Prepared(p) => (PREPARED, prepared_bytes(p)),
@@ -119,7 +119,7 @@ impl Control {
     pub fn parse(kind: u8, payload: &[u8]) -> Result<Self, FrameError> {
         let bad = FrameError::Payload(kind);
         match kind {
-            END => prepared_parse(payload).map(Self::End).ok_or(bad),
+            END => payload.try_into().map(|b| Self::End(u64::from_le_bytes(b))).map_err(|_| bad),
             COMMIT => serde_json::from_slice(payload).map(Self::Commit).map_err(|_| bad),
             ABORT if payload.is_empty() => Ok(Self::Abort),
             ABORT => Err(bad),
@@ -246,7 +246,7 @@ mod tests {
     fn frames_come_out_as_they_went_in_however_they_are_cut() {
         let p = Prepared { len: 7, hash: ContentHash::of(b"x") };
         let controls = vec![
-            Control::End(p),
+            Control::End(7),
             Control::Abort,
             Control::Prepared(p),
             Control::Failed(Problem::new(ErrorCode::NoSpace, "full")),

@@ -129,6 +129,9 @@ pub struct Problem {
     pub request_id: String,
     /// Whether the same request can succeed later.
     pub retry: bool,
+    /// The volume that could not do its part, where it is one of several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub volume: Option<crate::id::VolumeId>,
 }
 
 impl Problem {
@@ -142,7 +145,15 @@ impl Problem {
             code,
             request_id: String::new(),
             retry: code.retry(),
+            volume: None,
         }
+    }
+
+    /// Names the volume that could not do its part.
+    #[must_use]
+    pub fn at_volume(mut self, volume: crate::id::VolumeId) -> Self {
+        self.volume = Some(volume);
+        self
     }
 }
 
