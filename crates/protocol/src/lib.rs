@@ -13,6 +13,7 @@ pub mod message;
 pub mod secret;
 pub mod ticket;
 pub mod time;
+pub mod tree;
 
 pub use error::{ErrorCode, Problem};
 pub use hash::ContentHash;
