@@ -1,1 +1,40 @@
-//! tracing
+//! The kvDB client library.
+//!
+//! A [`Client`] asks the master where a value is or may go, and exchanges the bytes with the volume itself.
+//! Everything that it receives is checked against the value's BLAKE3, and so is what the volume says it has
+//! stored. What a lost answer leaves in doubt is looked up rather than guessed; see [`Client::put`].
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), kvdb_client::Error> {
+//! use kvdb_client::{Client, Key, PutOptions};
+//!
+//! let client = Client::new("http://localhost:3000")?;
+//! let key = Key::new("photos/cat.jpg")?;
+//! client.put(&key, std::path::PathBuf::from("cat.jpg"), PutOptions::default()).await?;
+//! let bytes = client.get(&key).await?.read_all(64 << 20).await?;
+//! # drop(bytes);
+//! # Ok(())
+//! # }
+//! ```
+
+mod client;
+mod error;
+mod file;
+mod get;
+mod info;
+mod list;
+mod put;
+mod retry;
+mod source;
+mod transport;
+mod url;
+
+pub use client::{Builder, Client, DeleteOutcome};
+pub use error::Error;
+pub use get::Reader;
+pub use info::Info;
+pub use kvdb_protocol::ticket::{Condition, Tags};
+pub use kvdb_protocol::{ContentHash, ErrorCode, Key, KeyError, Problem, UnixMillis, VersionId};
+pub use list::{Detail, ListOptions, Listed, Page};
+pub use put::{PutOptions, PutOutcome};
+pub use source::{Progress, REPLAY_BYTES, Source};

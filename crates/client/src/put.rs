@@ -1,0 +1,287 @@
+//! Storing a value: ask the master without a body, send the bytes to the volume, check what it stored.
+
+use crate::client::Client;
+use crate::error::Error;
+use crate::info::Info;
+use crate::source::{Opened, Progress, Sent, Source};
+use crate::transport::{self, ANNOUNCED_LENGTH, MAX_HOPS, redirect, too_many_hops};
+use crate::url;
+use kvdb_protocol::ticket::{Condition, Tags};
+use kvdb_protocol::{ContentHash, Key, VersionId};
+use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, IF_MATCH, IF_NONE_MATCH};
+use reqwest::{Method, Response, Url};
+use std::time::Duration;
+
+/// How often a key is looked up after a lost answer, before the value is sent again.
+const LOOKS: u32 = 3;
+/// Wait before the first look; each further one waits twice as long.
+const FIRST_LOOK: Duration = Duration::from_millis(100);
+
+/// How a value is stored.
+#[derive(Clone, Debug, Default)]
+pub struct PutOptions {
+    /// Only if the key does not exist; else [`Error::Exists`].
+    pub create_only: bool,
+    /// Content type to store with it.
+    pub content_type: Option<String>,
+    /// What must hold of the present value; else [`Error::PreconditionFailed`].
+    pub condition: Condition,
+    /// Is told the number of bytes that were handed to the network.
+    pub progress: Progress,
+}
+
+/// A value that was stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PutOutcome {
+    /// Whether the key is new; none where the answer was lost and the value was then found stored.
+    pub created: Option<bool>,
+    /// Its BLAKE3.
+    pub etag: ContentHash,
+    /// Its version, where a server said it.
+    pub version: Option<VersionId>,
+}
+
+/// Where the master sends a value.
+struct Permit {
+    volume: Url,
+    /// The version that the value will have, where the master says it.
+    version: Option<VersionId>,
+}
+
+/// A try whose outcome is not known.
+struct Doubt {
+    hash: ContentHash,
+    version: Option<VersionId>,
+}
+
+/// How a try failed.
+enum Failed {
+    /// Nothing was stored by it.
+    Surely(Error),
+    /// It may have been stored, or may still be.
+    Perhaps(Error, Doubt),
+}
+
+impl From<Error> for Failed {
+    fn from(e: Error) -> Self {
+        Self::Surely(e)
+    }
+}
+
+impl Client {
+    /// Stores a value, durably when it returns.
+    ///
+    /// What can pass by itself is tried again. A try that broke off before its last byte was handed to the
+    /// network stored nothing. When the answer is lost after that, the key is looked up: if it has the
+    /// version that the master had announced, the value is stored. If it does not (yet), the value is sent
+    /// again; of two such tries of a create or of a conditional write at most one can win, and it is then
+    /// looked up which. Where this cannot be told, the result is [`Error::OutcomeUnknown`].
+    ///
+    /// A plain write that was sent again in this way may take effect twice, with the same bytes: if another
+    /// writer's value was committed between the two, the later one may replace it.
+    pub async fn put(&self, key: &Key, source: impl Into<Source>, options: PutOptions) -> Result<PutOutcome, Error> {
+        let source = Opened::new(source.into()).await?;
+        let (mut retry, mut doubts) = (self.retry(), Vec::new());
+        loop {
+            let error = match self.try_put(key, &source, &options).await {
+                Ok(outcome) => return Ok(outcome),
+                Err(Failed::Surely(e)) => {
+                    let of_the_present_value = matches!(e, Error::Exists(_) | Error::PreconditionFailed(_));
+                    if !doubts.is_empty() && of_the_present_value {
+                        return self.resolve_refused(key, &doubts).await;
+                    }
+                    e
+                }
+                Err(Failed::Perhaps(e, doubt)) => {
+                    doubts.push(doubt);
+                    if let Some(outcome) = self.resolve_lost(key, &doubts, &options).await? {
+                        return Ok(outcome);
+                    }
+                    // Whatever it was, it is worth another try.
+                    Error::Interrupted { url: url::origin(&self.transport.base), reason: e.to_string() }
+                }
+            };
+            let reason = error.to_string();
+            let again = if source.can_start().await { retry.or_give_up(error).await } else { Err(error) };
+            again.map_err(|e| if doubts.is_empty() { e } else { Error::OutcomeUnknown { key: key.clone(), reason } })?;
+        }
+    }
+
+    /// One try, from the master to the volume's answer.
+    async fn try_put(&self, key: &Key, source: &Opened, options: &PutOptions) -> Result<PutOutcome, Failed> {
+        let mut ask_at = url::of_key(&self.transport.base, key)?;
+        for _ in 0..MAX_HOPS {
+            let permit = self.permit(key, ask_at, source.len, options).await?;
+            let (response, sent) = self.send_value(key, &permit, source, options).await?;
+            match redirect(&response)? {
+                // The volume cannot take it: the master is asked again, at the place that names the volume to avoid.
+                Some(next) if source.can_start().await => ask_at = next,
+                Some(_) => return Err(transport::not_kvdb(&response, "a redirect after it took the value".into()).into()),
+                None => return self.outcome(key, &permit, response, &sent).await,
+            }
+        }
+        Err(too_many_hops(&url::of_key(&self.transport.base, key)?).into())
+    }
+
+    /// Asks the master, without a body, where the value goes.
+    async fn permit(&self, key: &Key, mut at: Url, len: Option<u64>, options: &PutOptions) -> Result<Permit, Error> {
+        let mut headers = headers(options)?;
+        headers.insert(CONTENT_LENGTH, HeaderValue::from(0));
+        if let Some(n) = len {
+            headers.insert(ANNOUNCED_LENGTH, HeaderValue::from(n));
+        }
+        for _ in 0..MAX_HOPS {
+            let response = self.transport.send(self.transport.request(method(options), at.clone(), &headers)).await?;
+            match redirect(&response)? {
+                Some(next) if url::carries_ticket(&next) => {
+                    return Ok(Permit { volume: next, version: transport::version(&response) });
+                }
+                Some(next) => at = next,
+                None if response.status().is_success() => {
+                    return Err(transport::not_kvdb(&response, "it took a write without naming a volume".into()));
+                }
+                None => return Err(self.transport.refusal(Some(key), response).await),
+            }
+        }
+        Err(too_many_hops(&at))
+    }
+
+    /// Sends the value to the volume and waits for its answer, watching that both go on.
+    async fn send_value(
+        &self,
+        key: &Key,
+        permit: &Permit,
+        source: &Opened,
+        options: &PutOptions,
+    ) -> Result<(Response, std::sync::Arc<Sent>), Failed> {
+        let mut headers = headers(options)?;
+        if let Some(n) = source.len {
+            headers.insert(CONTENT_LENGTH, HeaderValue::from(n));
+        }
+        let (body, sent) = source.body(options.progress.clone()).await?;
+        let mut request = self.transport.request(method(options), permit.volume.clone(), &headers);
+        *request.body_mut() = Some(body);
+        let answer = self.watched(request, &sent).await;
+        if let Some(error) = sent.take_failure() {
+            return Err(source.failed(error).into());
+        }
+        match (answer, sent.whole()) {
+            (Ok(response), _) => Ok((response, sent)),
+            (Err(e), Some(hash)) if !matches!(e, Error::Unreachable { .. }) => {
+                tracing::debug!(%key, error = %e, "the answer to a write was lost");
+                Err(Failed::Perhaps(e, Doubt { hash, version: permit.version }))
+            }
+            (Err(e), _) => Err(e.into()),
+        }
+    }
+
+    /// Sends a request; an error when nothing moves for too long and it is not the source that is slow.
+    async fn watched(&self, request: reqwest::Request, sent: &Sent) -> Result<Response, Error> {
+        let at = request.url().clone();
+        let answer = self.transport.http.execute(request);
+        tokio::pin!(answer);
+        let mut mark = sent.mark();
+        loop {
+            let limit: Duration = if mark.1 { self.transport.answer_timeout } else { self.transport.stall_timeout };
+            match tokio::time::timeout(limit, &mut answer).await {
+                Ok(response) => return response.map_err(|e| transport::broken(&at, &e)),
+                Err(_) if sent.mark() == mark && !sent.is_waiting_for_source() => return Err(transport::silent(&at, limit)),
+                Err(_) => mark = sent.mark(),
+            }
+        }
+    }
+
+    /// Reads the volume's answer.
+    async fn outcome(&self, key: &Key, permit: &Permit, response: Response, sent: &Sent) -> Result<PutOutcome, Failed> {
+        if !response.status().is_success() {
+            let error = self.transport.refusal(Some(key), response).await;
+            return Err(match sent.whole() {
+                Some(hash) if error.leaves_doubt() => Failed::Perhaps(error, Doubt { hash, version: permit.version }),
+                _ => Failed::Surely(error),
+            });
+        }
+        let actual = transport::etag(&response).ok_or_else(|| transport::not_kvdb(&response, "its ETag is not a BLAKE3".into()))?;
+        let Some(expected) = sent.whole() else {
+            return Err(transport::not_kvdb(&response, "it answered before the value's last byte".into()).into());
+        };
+        if actual != expected {
+            let hint = "it was damaged on its way and stored so; store it again";
+            return Err(Error::Corrupt { key: key.clone(), expected, actual, hint }.into());
+        }
+        let version = transport::version(&response).or(permit.version);
+        Ok(PutOutcome { created: Some(response.status() == reqwest::StatusCode::CREATED), etag: actual, version })
+    }
+
+    /// After a lost answer: whether one of the tries in doubt is stored. None: not, or not yet.
+    async fn resolve_lost(&self, key: &Key, doubts: &[Doubt], options: &PutOptions) -> Result<Option<PutOutcome>, Error> {
+        let plain = !options.create_only && options.condition == Condition::default();
+        for look in 0..LOOKS {
+            // A commit runs to its end without its client; this gives it the time.
+            tokio::time::sleep(FIRST_LOOK * (1 << look)).await;
+            let found = match self.stat(key).await {
+                Ok(info) => info,
+                Err(Error::NotFound(_)) => continue,
+                Err(e) => return Err(unknown(key, format!("the answer was lost, and looking the key up failed: {e}"))),
+            };
+            // A plain write whose bytes are there is done, whoever stored them: that is all that was asked.
+            if doubts.iter().any(|d| is_surely(d, &found) || (plain && d.hash == found.etag)) {
+                return Ok(Some(found_stored(&found)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// After a refusal because of the key's present value: whether that value is one of the tries in doubt.
+    async fn resolve_refused(&self, key: &Key, doubts: &[Doubt]) -> Result<PutOutcome, Error> {
+        match self.stat(key).await {
+            Ok(found) if doubts.iter().any(|d| is_surely(d, &found)) => Ok(found_stored(&found)),
+            Ok(_) => {
+                let reason = "its answer was lost, and whether it stood before the value that the key has now cannot be told";
+                Err(unknown(key, reason.into()))
+            }
+            Err(e) => Err(unknown(key, format!("the answer was lost, and looking the key up failed: {e}"))),
+        }
+    }
+}
+
+fn unknown(key: &Key, reason: String) -> Error {
+    Error::OutcomeUnknown { key: key.clone(), reason }
+}
+
+fn is_surely(doubt: &Doubt, found: &Info) -> bool {
+    doubt.version.is_some() && doubt.version == found.version
+}
+
+fn found_stored(found: &Info) -> PutOutcome {
+    PutOutcome { created: None, etag: found.etag, version: found.version }
+}
+
+fn method(options: &PutOptions) -> Method {
+    if options.create_only { Method::POST } else { Method::PUT }
+}
+
+/// The headers that both the master and the volume get.
+fn headers(options: &PutOptions) -> Result<HeaderMap, Error> {
+    let mut headers = HeaderMap::new();
+    if let Some(content_type) = &options.content_type {
+        headers.insert(CONTENT_TYPE, header_value(content_type)?);
+    }
+    let tags: [(HeaderName, &Option<Tags>); 2] =
+        [(IF_MATCH, &options.condition.if_match), (IF_NONE_MATCH, &options.condition.if_none_match)];
+    for (name, tags) in tags {
+        let Some(tags) = tags else { continue };
+        let text = match tags {
+            Tags::Any => "*".to_string(),
+            Tags::Of(list) => list.iter().map(|h| h.etag()).collect::<Vec<_>>().join(", "),
+        };
+        headers.insert(name, header_value(&text)?);
+    }
+    Ok(headers)
+}
+
+fn header_value(text: &str) -> Result<HeaderValue, Error> {
+    HeaderValue::from_str(text).map_err(|e| Error::Source {
+        what: format!("the option {text:?}"),
+        error: std::io::Error::new(std::io::ErrorKind::InvalidInput, e),
+    })
+}
