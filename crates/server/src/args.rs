@@ -1,0 +1,149 @@
+//! The flags that master and volume share.
+
+use crate::serve::{DEFAULT_DRAIN_SECONDS, DEFAULT_MAX_CONNECTIONS, DEFAULT_MAX_REQUESTS, ServeOptions};
+use clap::builder::BoolishValueParser;
+use clap::{ArgAction, Args};
+use kvdb_protocol::ClusterSecret;
+use kvdb_protocol::secret::SecretTooShort;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpSocket};
+
+/// Connections that may wait to be accepted.
+const BACKLOG: u32 = 1024;
+
+/// Flags of a server; each has an environment variable, and the flag wins.
+#[derive(Args, Clone)]
+pub struct ServerArgs {
+    /// Address to listen on; beyond loopback a cluster secret is needed
+    #[arg(long, env = "KVDB_BIND", default_value = "127.0.0.1", value_name = "IP")]
+    pub bind: IpAddr,
+
+    /// Port to listen on [default: 3000 for a master, 3001 for a volume]
+    #[arg(long, env = "PORT")]
+    pub port: Option<u16>,
+
+    /// Secret that all servers of the cluster share, at least 16 characters
+    #[arg(long, env = "KVDB_SECRET", hide_env_values = true)]
+    pub secret: Option<String>,
+
+    /// File that holds the cluster secret
+    #[arg(long, env = "KVDB_SECRET_FILE", value_name = "FILE")]
+    pub secret_file: Option<PathBuf>,
+
+    /// Listen beyond loopback without a cluster secret: whoever reaches the port can read and write
+    #[arg(long, env = "KVDB_INSECURE", action = ArgAction::SetTrue, value_parser = BoolishValueParser::new())]
+    pub insecure: bool,
+
+    /// Connections at once; further ones wait
+    #[arg(long, env = "KVDB_MAX_CONNECTIONS", default_value_t = DEFAULT_MAX_CONNECTIONS, value_parser = at_least_one, value_name = "N")]
+    pub max_connections: usize,
+
+    /// Requests at once; further ones are told to come back
+    #[arg(long, env = "KVDB_MAX_REQUESTS", default_value_t = DEFAULT_MAX_REQUESTS, value_parser = at_least_one, value_name = "N")]
+    pub max_requests: usize,
+
+    /// Seconds that requests in flight may take to end at shutdown
+    #[arg(long, env = "KVDB_DRAIN_SECONDS", default_value_t = DEFAULT_DRAIN_SECONDS, value_name = "SECONDS")]
+    pub drain_seconds: u64,
+}
+
+/// Why a server does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Two secrets.
+    #[error("both --secret and --secret-file (or KVDB_SECRET and KVDB_SECRET_FILE) are given; keep one of them")]
+    TwoSecrets,
+    /// The file of the secret cannot be read.
+    #[error("cannot read the cluster secret from {path}: {source}", path = .path.display())]
+    SecretFile {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The secret is too short.
+    #[error(transparent)]
+    Secret(#[from] SecretTooShort),
+    /// Open to others, and unprotected.
+    #[error(
+        "will not listen on {0} without a cluster secret: whoever reaches the port could read and write; \
+         give --secret-file (KVDB_SECRET_FILE) or --secret (KVDB_SECRET), \
+         or listen on 127.0.0.1, or accept the risk with --insecure (KVDB_INSECURE=1)"
+    )]
+    Exposed(IpAddr),
+    /// The port is taken.
+    #[error("cannot listen on {0}: the port is in use; stop the program that uses it, or choose another with --port (PORT)")]
+    PortInUse(SocketAddr),
+    /// Anything else about the address.
+    #[error("cannot listen on {address}: {source}; check --bind (KVDB_BIND) and --port (PORT)")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+impl ServerArgs {
+    /// The cluster secret, from the flag or the file.
+    pub fn secret(&self) -> Result<Option<ClusterSecret>, StartError> {
+        let text = match (&self.secret, &self.secret_file) {
+            (Some(_), Some(_)) => return Err(StartError::TwoSecrets),
+            (Some(text), None) => text.clone(),
+            (None, Some(path)) => std::fs::read_to_string(path).map_err(|source| StartError::SecretFile { path: path.clone(), source })?,
+            (None, None) => return Ok(None),
+        };
+        Ok(Some(ClusterSecret::new(&text)?))
+    }
+
+    /// Refuses to listen beyond loopback with neither a secret among the flags nor `--insecure`.
+    pub fn check_exposure(&self) -> Result<(), StartError> {
+        self.check_exposure_with(self.secret()?.is_some())
+    }
+
+    /// The same for a server that may have its secret from elsewhere, as an adopted volume has.
+    pub fn check_exposure_with(&self, has_secret: bool) -> Result<(), StartError> {
+        if has_secret || self.insecure || self.bind.is_loopback() { Ok(()) } else { Err(StartError::Exposed(self.bind)) }
+    }
+
+    /// The bounds of the accept loop.
+    pub fn serve_options(&self, name: &'static str) -> ServeOptions {
+        ServeOptions {
+            name,
+            max_connections: self.max_connections,
+            max_requests: self.max_requests,
+            drain_time: Duration::from_secs(self.drain_seconds),
+            ..ServeOptions::default()
+        }
+    }
+
+    /// Listens, on `default_port` unless another is given. To be called inside a runtime.
+    pub async fn listen(&self, default_port: u16) -> Result<TcpListener, StartError> {
+        listen(SocketAddr::new(self.bind, self.port.unwrap_or(default_port)))
+    }
+}
+
+/// Listens on an address that a process before this one may have used a moment ago.
+pub fn listen(address: SocketAddr) -> Result<TcpListener, StartError> {
+    let bound = || {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        socket.listen(BACKLOG)
+    };
+    bound().map_err(|source| match source.kind() {
+        io::ErrorKind::AddrInUse => StartError::PortInUse(address),
+        _ => StartError::Listen { address, source },
+    })
+}
+
+fn at_least_one(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) => Err("must be at least 1".into()),
+        Ok(n) => Ok(n),
+        Err(_) => Err("must be a whole number".into()),
+    }
+}

@@ -1,0 +1,81 @@
+//! Logs go to standard error: text on a terminal, else one JSON object a line.
+
+use std::io::IsTerminal;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::time::SystemTime;
+
+/// Overrides the form: `text` or `json`.
+pub const FORMAT_VARIABLE: &str = "KVDB_LOG_FORMAT";
+const DEFAULT_LEVEL: &str = "info";
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Format {
+    Text,
+    Json,
+}
+
+/// Starts logging for the process; a later call does nothing.
+///
+/// `RUST_LOG` chooses levels (default `info`), `KVDB_LOG_FORMAT` the form, `NO_COLOR` takes the colours away. A panic is one line
+/// of the log, with the span it happened in.
+pub fn init() {
+    let variable = |name: &str| std::env::var(name).ok().filter(|v| !v.is_empty());
+    let terminal = std::io::stderr().is_terminal();
+    let chosen = variable(FORMAT_VARIABLE);
+    let format = format(chosen.as_deref(), terminal);
+    let level = variable("RUST_LOG").unwrap_or_else(|| DEFAULT_LEVEL.into());
+    let parsed = EnvFilter::try_new(&level);
+    let bad_level = parsed.as_ref().err().map(ToString::to_string);
+    let filter = parsed.unwrap_or_else(|_| EnvFilter::new(DEFAULT_LEVEL));
+
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_timer(SystemTime);
+    let started = match format.unwrap_or(Format::Text) {
+        Format::Json => builder.json().flatten_event(true).with_span_list(false).try_init(),
+        Format::Text => builder.with_ansi(terminal && variable("NO_COLOR").is_none()).try_init(),
+    };
+    if started.is_err() {
+        return;
+    }
+    log_panics();
+    if let Err(given) = format {
+        tracing::warn!(given, "{FORMAT_VARIABLE} is neither text nor json; text it is");
+    }
+    if let Some(error) = bad_level {
+        tracing::warn!(error, "RUST_LOG is not understood; the level is {DEFAULT_LEVEL}");
+    }
+}
+
+/// The form, or what was given if that is none.
+fn format(chosen: Option<&str>, terminal: bool) -> Result<Format, &str> {
+    match chosen {
+        Some("text") => Ok(Format::Text),
+        Some("json") => Ok(Format::Json),
+        Some(other) => Err(other),
+        None if terminal => Ok(Format::Text),
+        None => Ok(Format::Json),
+    }
+}
+
+fn log_panics() {
+    std::panic::set_hook(Box::new(|info| {
+        let payload = info.payload();
+        let text = payload.downcast_ref::<&str>().copied().or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+        let message = text.unwrap_or("no message");
+        let location = info.location().map(ToString::to_string).unwrap_or_default();
+        tracing::error!(target: "kvdb::panic", location, "panic: {message}");
+    }));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_form_follows_the_terminal_unless_it_is_chosen() {
+        assert_eq!(format(None, true), Ok(Format::Text));
+        assert_eq!(format(None, false), Ok(Format::Json));
+        assert_eq!(format(Some("json"), true), Ok(Format::Json));
+        assert_eq!(format(Some("text"), false), Ok(Format::Text));
+        assert_eq!(format(Some("xml"), false), Err("xml"));
+    }
+}

@@ -1,0 +1,146 @@
+//! The socket as hyper sees it: it gives up on peers that send their head too slowly, or that stop reading.
+
+use crate::deadline::Deadline;
+use hyper::rt::{Read, ReadBufCursor, Write};
+use hyper_util::rt::TokioIo;
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+
+/// Room for what is read and dropped before a close, in bytes.
+const LINGER_BUFFER_BYTES: usize = 16 << 10;
+
+/// What a connection waits for; shared between its socket and its requests, which run in one task.
+#[derive(Default)]
+pub(crate) struct Phase(AtomicU8);
+
+/// A head has begun, or is due because the connection is new.
+const HEAD: u8 = 0;
+/// A request is being served.
+const REQUEST: u8 = 1;
+/// Nothing; the next request may come or not.
+const IDLE: u8 = 2;
+
+impl Phase {
+    pub fn begin_request(&self) {
+        self.0.store(REQUEST, Ordering::Relaxed);
+    }
+
+    pub fn end_request(&self) {
+        self.0.store(IDLE, Ordering::Relaxed);
+    }
+
+    /// True for the first bytes after a request.
+    fn begin_head(&self) -> bool {
+        self.0.compare_exchange(IDLE, HEAD, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+    }
+
+    fn in_head(&self) -> bool {
+        self.0.load(Ordering::Relaxed) == HEAD
+    }
+}
+
+/// How patient a socket is.
+#[derive(Clone, Copy)]
+pub(crate) struct Patience {
+    /// For a whole head, from its first byte, or from the accept.
+    pub head: Duration,
+    /// For a peer that takes nothing although there is something to send.
+    pub write_stall: Duration,
+}
+
+/// A connection's socket.
+pub(crate) struct Socket {
+    io: TokioIo<TcpStream>,
+    phase: Arc<Phase>,
+    patience: Patience,
+    head: Deadline,
+    stall: Deadline,
+}
+
+impl Socket {
+    pub fn new(stream: TcpStream, phase: Arc<Phase>, patience: Patience) -> Self {
+        let mut head = Deadline::default();
+        head.arm(Instant::now() + patience.head);
+        Self { io: TokioIo::new(stream), phase, patience, head, stall: Deadline::default() }
+    }
+
+    /// Reads and drops until the peer closes, at most `max_bytes` for at most `max_time`.
+    ///
+    /// To be called after the last answer is sent and the sending side is shut down: closing with bytes unread would reset
+    /// the connection, and the peer might lose the answer.
+    pub async fn linger(mut self, max_bytes: usize, max_time: Duration) {
+        let stream = self.io.inner_mut();
+        let read = async {
+            let mut buffer = vec![0; LINGER_BUFFER_BYTES];
+            let mut left = max_bytes;
+            while let Ok(n @ 1..) = stream.read(&mut buffer).await {
+                match left.checked_sub(n) {
+                    Some(rest) => left = rest,
+                    None => return,
+                }
+            }
+        };
+        // Whether the peer closed or time ran out: the connection is dropped now.
+        let _ = tokio::time::timeout(max_time, read).await;
+    }
+
+    /// Passes on the result of a write, unless the peer has taken nothing for too long.
+    fn watch_write<T>(&mut self, written: Poll<io::Result<T>>, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
+        if written.is_ready() {
+            self.stall.disarm();
+            return written;
+        }
+        if !self.stall.is_armed() {
+            self.stall.arm(Instant::now() + self.patience.write_stall);
+        }
+        self.stall.poll_expired(cx).map(|()| Err(io::Error::new(io::ErrorKind::TimedOut, "the peer stopped reading")))
+    }
+}
+
+impl Read for Socket {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        let read = Pin::new(&mut this.io).poll_read(cx, buf);
+        if read.is_ready() {
+            if this.phase.begin_head() {
+                this.head.arm(Instant::now() + this.patience.head);
+            }
+            return read;
+        }
+        if !this.phase.in_head() {
+            return Poll::Pending;
+        }
+        this.head.poll_expired(cx).map(|()| Err(io::Error::new(io::ErrorKind::TimedOut, "the request's head did not arrive in time")))
+    }
+}
+
+impl Write for Socket {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.io).poll_write(cx, buf);
+        self.watch_write(written, cx)
+    }
+
+    fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.io).poll_write_vectored(cx, bufs);
+        self.watch_write(written, cx)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
