@@ -8,7 +8,7 @@ use crate::source::Progress;
 use bytes::Bytes;
 use kvdb_protocol::Key;
 use std::ffi::OsString;
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, Permissions};
 use std::hash::{BuildHasher, Hasher};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -69,7 +69,7 @@ fn write_file(target: &Path, mut from: mpsc::Receiver<Message>) -> io::Result<()
     loop {
         match from.blocking_recv() {
             Some(Message::Bytes(b)) => partial.file.write_all(&b)?,
-            Some(Message::Complete) => return partial.finish(target),
+            Some(Message::Complete) => return partial.finish(),
             // A closed channel without a word: the future was dropped.
             Some(Message::Discard) | None => return Ok(()),
         }
@@ -80,30 +80,44 @@ fn write_file(target: &Path, mut from: mpsc::Receiver<Message>) -> io::Result<()
 struct Partial {
     file: File,
     path: PathBuf,
+    target: PathBuf,
     finished: bool,
 }
 
 impl Partial {
     fn create(target: &Path) -> io::Result<Self> {
+        let (target, permissions) = resolve(target)?;
         let Some(name) = target.file_name() else { return Err(io::Error::new(io::ErrorKind::InvalidInput, "it names no file")) };
-        if target.is_dir() {
-            return Err(io::Error::new(io::ErrorKind::IsADirectory, "it is a directory"));
-        }
         let mut hidden = OsString::from(".");
         hidden.push(name);
         hidden.push(format!(".{:016x}.part", std::hash::RandomState::new().build_hasher().finish()));
         let path = target.with_file_name(hidden);
         let file = OpenOptions::new().write(true).create_new(true).open(&path)?;
-        Ok(Self { file, path, finished: false })
+        let partial = Self { file, path, target, finished: false };
+        if let Some(p) = permissions {
+            partial.file.set_permissions(p)?;
+        }
+        Ok(partial)
     }
 
-    fn finish(mut self, target: &Path) -> io::Result<()> {
+    fn finish(mut self) -> io::Result<()> {
         // In this order, so that a power cut leaves the old file or the new one.
         self.file.sync_data()?;
-        std::fs::rename(&self.path, target)?;
+        std::fs::rename(&self.path, &self.target)?;
         self.finished = true;
-        let directory = target.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
+        let directory = self.target.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
         File::open(directory)?.sync_all()
+    }
+}
+
+/// The file that a rename would replace: behind symbolic links, and never a device or the like.
+fn resolve(target: &Path) -> io::Result<(PathBuf, Option<Permissions>)> {
+    match std::fs::metadata(target) {
+        Ok(m) if m.is_file() => Ok((target.canonicalize()?, Some(m.permissions()))),
+        Ok(m) if m.is_dir() => Err(io::Error::new(io::ErrorKind::IsADirectory, "it is a directory")),
+        Ok(_) => Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file")),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok((target.into(), None)),
+        Err(e) => Err(e),
     }
 }
 
@@ -115,5 +129,46 @@ impl Drop for Partial {
         if let Err(error) = std::fs::remove_file(&self.path) {
             tracing::warn!(path = %self.path.display(), %error, "cannot remove what was received; remove it by hand");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    fn store(target: &Path) -> io::Result<()> {
+        let mut partial = Partial::create(target)?;
+        partial.file.write_all(b"new")?;
+        partial.finish()
+    }
+
+    #[test]
+    fn a_replaced_file_keeps_its_permissions_and_links_to_it_stay() {
+        let dir = tempfile::tempdir().unwrap();
+        let (file, link) = (dir.path().join("f"), dir.path().join("l"));
+        std::fs::write(&file, "old").unwrap();
+        std::fs::set_permissions(&file, Permissions::from_mode(0o600)).unwrap();
+        symlink(&file, &link).unwrap();
+        store(&link).unwrap();
+        assert_eq!(std::fs::read(&file).unwrap(), b"new");
+        assert_eq!(file.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+        assert!(link.is_symlink());
+    }
+
+    #[test]
+    fn what_is_no_regular_file_is_never_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        for target in [dir.path(), Path::new("/dev/null"), Path::new("/")] {
+            assert!(store(target).is_err(), "{}", target.display());
+        }
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_partial_file_that_is_dropped_leaves_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        drop(Partial::create(&dir.path().join("f")).unwrap());
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
     }
 }

@@ -186,7 +186,7 @@ fn regular_file_len(path: &Path) -> io::Result<Option<u64>> {
     if meta.is_dir() {
         return Err(io::Error::new(io::ErrorKind::IsADirectory, "it is a directory"));
     }
-    Ok(meta.is_file().then(|| meta.len()))
+    Ok(meta.is_file().then_some(meta.len()))
 }
 
 fn slices(bytes: Bytes) -> impl Stream<Item = io::Result<Bytes>> + Send {
