@@ -1,0 +1,118 @@
+//! Layout of the catalog's keys: one ordered keyspace, one prefix byte for each kind of entry.
+//! The tables and a worked example are in `docs/format-catalog.md`; a test checks them against this file.
+
+use kvdb_protocol::{Key, VersionId, VolumeId};
+
+/// Format of the whole catalog: the directory, the keys, and where values are found.
+pub(super) const CATALOG_FORMAT: u32 = 1;
+
+/// Decisions about versions: prefix, epoch (u64, big endian), kind, version[, commit-by (u64, big endian)].
+pub(super) const DECISION: u8 = b'd';
+/// Single values: prefix and name.
+pub(super) const META: u8 = b'm';
+/// Records: prefix and key.
+pub(super) const RECORD: u8 = b'r';
+/// Volumes: prefix and volume id.
+pub(super) const VOLUME: u8 = b'v';
+/// Copies to be removed: prefix, volume id, version.
+pub(super) const RECLAIM: u8 = b'x';
+
+/// Format of the catalog (u32, little endian).
+pub(super) const META_FORMAT: &[u8] = b"mformat";
+/// The cluster's id (16 bytes).
+pub(super) const META_CLUSTER: &[u8] = b"mcluster";
+/// Commit sequence, number of records, bytes of their values.
+pub(super) const META_STATE: &[u8] = b"mstate";
+/// Exclusive bound of all times and versions given out (u64, little endian).
+pub(super) const META_LEASE: &[u8] = b"mlease";
+/// Versions with an earlier time are never committed (u64, little endian). Set by a rebuild.
+pub(super) const META_FLOOR: &[u8] = b"mfloor";
+
+const PUT: u8 = b'p';
+const DELETE: u8 = b'd';
+
+fn joined(parts: &[&[u8]]) -> Vec<u8> {
+    parts.concat()
+}
+
+pub(super) fn record(key: &Key) -> Vec<u8> {
+    record_at(key.as_bytes())
+}
+
+/// The place of a record whose key is or begins with these bytes.
+pub(super) fn record_at(key: &[u8]) -> Vec<u8> {
+    joined(&[&[RECORD], key])
+}
+
+pub(super) fn volume(id: VolumeId) -> Vec<u8> {
+    joined(&[&[VOLUME], id.as_bytes()])
+}
+
+pub(super) fn reclaim(volume: VolumeId, version: VersionId) -> Vec<u8> {
+    joined(&[&[RECLAIM], volume.as_bytes(), version.as_bytes()])
+}
+
+pub(super) fn reclaim_of(volume: VolumeId) -> Vec<u8> {
+    joined(&[&[RECLAIM], volume.as_bytes()])
+}
+
+/// Volume and version of a reclaim entry's key.
+pub(super) fn parse_reclaim(key: &[u8]) -> Option<(VolumeId, VersionId)> {
+    let (volume, version) = key.strip_prefix(&[RECLAIM])?.split_at_checked(16)?;
+    Some((VolumeId::from_bytes(volume.try_into().ok()?), VersionId::from_bytes(version.try_into().ok()?)))
+}
+
+/// Volume of a volume entry's key.
+pub(super) fn parse_volume(key: &[u8]) -> Option<VolumeId> {
+    Some(VolumeId::from_bytes(key.strip_prefix(&[VOLUME])?.try_into().ok()?))
+}
+
+/// The first decision of an epoch.
+pub(super) fn decisions_from(epoch: u64) -> Vec<u8> {
+    joined(&[&[DECISION], &epoch.to_be_bytes()])
+}
+
+/// What was decided about storing a version.
+pub(super) fn put_decision(epoch: u64, version: VersionId) -> Vec<u8> {
+    joined(&[&decisions_from(epoch), &[PUT], version.as_bytes()])
+}
+
+/// What was decided about the delete whose ticket saw this version and had this time for its commit.
+pub(super) fn delete_decision(epoch: u64, version: VersionId, commit_by: u64) -> Vec<u8> {
+    joined(&[&decisions_from(epoch), &[DELETE], version.as_bytes(), &commit_by.to_be_bytes()])
+}
+
+/// The smallest string greater than all that begin with `prefix`; none: there is no such string.
+pub(super) fn successor(prefix: &[u8]) -> Option<Vec<u8>> {
+    let last = prefix.iter().rposition(|b| *b != 0xFF)?;
+    let mut next = prefix.get(..=last)?.to_vec();
+    *next.get_mut(last)? += 1;
+    Some(next)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn keys_of_entries_sort_as_what_they_hold_and_are_read_back() {
+        let (a, b) = (VolumeId::from_bytes([1; 16]), VolumeId::from_bytes([2; 16]));
+        let (v, w) = (VersionId::from_parts(1, 0), VersionId::from_parts(2, 0));
+        assert!(reclaim(a, v) < reclaim(a, w) && reclaim(a, w) < reclaim(b, v));
+        assert_eq!(parse_reclaim(&reclaim(a, w)), Some((a, w)));
+        assert_eq!(parse_reclaim(&reclaim_of(a)), None);
+        assert_eq!(parse_volume(&volume(b)), Some(b));
+        assert!(put_decision(1, w) < put_decision(2, v) && delete_decision(255, v, 0) < put_decision(256, v));
+    }
+
+    proptest! {
+        #[test]
+        fn the_successor_is_the_bound_of_a_prefix(p in proptest::collection::vec(any::<u8>(), 0..6), k in proptest::collection::vec(any::<u8>(), 0..8)) {
+            match successor(&p) {
+                Some(s) => prop_assert_eq!(k.starts_with(&p), k >= p && k < s),
+                None => prop_assert_eq!(k.starts_with(&p), k >= p),
+            }
+        }
+    }
+}
