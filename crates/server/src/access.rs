@@ -23,7 +23,7 @@ const TICKET: &[u8] = b"ticket";
 pub(crate) struct Entry {
     server: &'static str,
     method: &'static str,
-    target: String,
+    path: String,
     quiet: bool,
     request_id: String,
     remote: SocketAddr,
@@ -39,7 +39,7 @@ impl Entry {
         Self {
             server,
             method: method_label(request.method()),
-            target: loggable(request.uri()),
+            path: loggable(request.uri()),
             quiet: request.uri().path().starts_with("/-/health/") || request.uri().path() == "/-/metrics",
             request_id: cx.request_id.clone(),
             remote: cx.remote,
@@ -65,7 +65,7 @@ impl Drop for Entry {
                     $level,
                     server = self.server,
                     method = self.method,
-                    target = self.target,
+                    path = self.path,
                     status = code,
                     bytes = self.sent,
                     ms,

@@ -147,3 +147,73 @@ fn at_least_one(text: &str) -> Result<usize, String> {
         Err(_) => Err("must be a whole number".into()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Program {
+        #[command(flatten)]
+        server: ServerArgs,
+    }
+
+    /// Flags alone: tests of the environment would disturb each other.
+    fn args(flags: &[&str]) -> ServerArgs {
+        Program::try_parse_from(["p"].iter().chain(flags)).map_err(|e| e.to_string()).unwrap().server
+    }
+
+    #[test]
+    fn beyond_loopback_a_secret_or_consent_is_needed() {
+        let secret = "0123456789abcdef";
+        assert!(args(&[]).check_exposure().is_ok());
+        assert!(args(&["--bind", "::1"]).check_exposure().is_ok());
+        let refused = args(&["--bind", "0.0.0.0"]).check_exposure().unwrap_err().to_string();
+        assert!(refused.contains("--secret-file") && refused.contains("--insecure"), "{refused}");
+        assert!(args(&["--bind", "::"]).check_exposure().is_err());
+        assert!(args(&["--bind", "0.0.0.0"]).check_exposure_with(true).is_ok());
+        assert!(args(&["--bind", "0.0.0.0", "--insecure"]).check_exposure().is_ok());
+        assert!(args(&["--bind", "0.0.0.0", "--secret", secret]).check_exposure().is_ok());
+    }
+
+    #[test]
+    fn the_secret_comes_from_one_place_and_is_long_enough() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("secret");
+        std::fs::write(&file, "0123456789abcdef\n").unwrap();
+        let path = file.to_str().unwrap();
+        assert_eq!(args(&["--secret-file", path]).secret().unwrap().unwrap().expose(), "0123456789abcdef");
+        assert!(args(&[]).secret().unwrap().is_none());
+        assert!(matches!(args(&["--secret", "x", "--secret-file", path]).secret(), Err(StartError::TwoSecrets)));
+        assert!(matches!(args(&["--secret", "short"]).secret(), Err(StartError::Secret(_))));
+        assert!(matches!(args(&["--secret", ""]).secret(), Err(StartError::Secret(_))));
+        let missing = args(&["--secret-file", "/nowhere/secret"]).secret().unwrap_err().to_string();
+        assert!(missing.contains("/nowhere/secret"), "{missing}");
+    }
+
+    #[test]
+    fn bounds_of_nothing_are_refused() {
+        for flags in [["--max-connections", "0"], ["--max-requests", "0"], ["--bind", "nowhere"], ["--port", "70000"]] {
+            assert!(Program::try_parse_from(["p"].iter().chain(&flags)).is_err(), "{flags:?}");
+        }
+        let options = args(&["--max-connections", "7", "--drain-seconds", "3"]).serve_options("volume");
+        assert_eq!((options.name, options.max_connections, options.drain_time), ("volume", 7, Duration::from_secs(3)));
+    }
+
+    #[tokio::test]
+    async fn a_port_in_use_is_named() {
+        let taken = args(&["--port", "0"]).listen(1).await.unwrap();
+        let address = taken.local_addr().unwrap();
+        let error = args(&["--port", &address.port().to_string()]).listen(1).await.unwrap_err().to_string();
+        assert!(error.contains(&address.to_string()) && error.contains("--port"), "{error}");
+    }
+
+    #[test]
+    fn the_help_shows_no_secret() {
+        use clap::CommandFactory;
+        let command = Program::command();
+        let secret = command.get_arguments().find(|a| a.get_id() == "secret").unwrap();
+        assert!(secret.is_hide_env_values_set());
+    }
+}

@@ -6,7 +6,7 @@ use crate::checks;
 use crate::context::{REQUEST_ID_HEADER, RequestContext};
 use crate::guard::{GuardedBody, Request};
 use crate::leftover::Leftover;
-use crate::problem::problem_response;
+use crate::problem;
 use crate::serve::{ServeOptions, Service};
 use crate::socket::Phase;
 use futures_util::FutureExt;
@@ -60,7 +60,7 @@ impl<S: Service> Exchanges<S> {
             Err(problem) => (Err(problem), None),
         };
 
-        let mut response = answer.unwrap_or_else(|problem| problem_response(&problem, &cx));
+        let mut response = problem::named(answer.unwrap_or_else(problem::unnamed), &cx);
         if head_only {
             response = without_body(response);
         }

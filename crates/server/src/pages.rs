@@ -1,8 +1,7 @@
 //! The pages that both servers have.
 
 use crate::body::{self, Response};
-use crate::context::RequestContext;
-use crate::problem::problem_response;
+use crate::problem::unnamed;
 use http::{HeaderValue, Method, StatusCode, header};
 use kvdb_protocol::{ErrorCode, Problem};
 
@@ -13,28 +12,22 @@ pub const READY: &str = "/-/health/ready";
 /// Metrics in Prometheus' text format.
 pub const METRICS: &str = "/-/metrics";
 
-/// Answers `/-/health/live`, `/-/health/ready` (503 with the reason in `ready`) and `/-/metrics` (the text that `metrics`
-/// gives, as [`crate::metrics::render`]); `None` for every other path.
-pub fn common(
-    path: &str,
-    method: &Method,
-    ready: Result<(), String>,
-    metrics: impl FnOnce() -> String,
-    cx: &RequestContext,
-) -> Option<Response> {
+/// Answers `/-/health/live`, `/-/health/ready` (503 with the reason that `ready` gives) and `/-/metrics`; `None` for every
+/// other path.
+pub fn common(path: &str, method: &Method, ready: impl FnOnce() -> Result<(), String>) -> Option<Response> {
     if !matches!(path, LIVE | READY | METRICS) {
         return None;
     }
     if !matches!(*method, Method::GET | Method::HEAD) {
-        let problem = Problem::new(ErrorCode::MethodNotAllowed, "this page can only be read");
-        let mut response = problem_response(&problem, cx);
+        let mut response = unnamed(Problem::new(ErrorCode::MethodNotAllowed, "this page can only be read"));
         response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
         return Some(response);
     }
-    let mut response = match (path, ready) {
-        (METRICS, _) => body::with_type(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", metrics()),
-        (READY, Err(reason)) => problem_response(&Problem::new(ErrorCode::Unavailable, reason), cx),
-        _ => body::text(StatusCode::OK, "ok\n"),
+    let ok = || body::text(StatusCode::OK, "ok\n");
+    let mut response = match path {
+        METRICS => body::with_type(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", crate::metrics::render()),
+        READY => ready().map_or_else(|reason| unnamed(Problem::new(ErrorCode::Unavailable, reason)), |()| ok()),
+        _ => ok(),
     };
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     Some(response)
@@ -45,9 +38,7 @@ mod tests {
     use super::*;
 
     fn page(path: &str, method: Method, ready: Result<(), String>) -> Option<Response> {
-        let at = std::net::SocketAddr::from(([127, 0, 0, 1], 1));
-        let cx = RequestContext { request_id: "r".into(), remote: at, local: at };
-        common(path, &method, ready, || "m 1\n".into(), &cx)
+        common(path, &method, || ready)
     }
 
     #[test]

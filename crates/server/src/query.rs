@@ -3,6 +3,9 @@
 use kvdb_protocol::key::decode;
 use kvdb_protocol::{ErrorCode, Problem};
 
+/// What [`Query::get_str`] gives for a value that is not text: no number, id, ticket or host.
+pub const NOT_TEXT: &str = "\u{FFFD}";
+
 /// The parameters of a query: `name=value` or `name`, joined by `&`.
 ///
 /// Both are percent-decoded once, strictly, and are bytes. `+` is a plus: keys are bytes in paths, where it means itself,
@@ -22,15 +25,15 @@ impl Query {
         self.all(name).next()
     }
 
-    /// The first value of this name as text; 400 if it is not UTF-8.
-    pub fn get_str(&self, name: &str) -> Result<Option<&str>, Problem> {
-        let text = self.get(name).map(std::str::from_utf8).transpose();
-        text.map_err(|_| bad(format!("the query parameter {name} is not UTF-8")))
+    /// The first value of this name as text. One that is not UTF-8 comes as [`NOT_TEXT`], so that whoever parses it refuses
+    /// it: it must not pass for absent.
+    pub fn get_str(&self, name: &str) -> Option<&str> {
+        self.get(name).map(|value| std::str::from_utf8(value).unwrap_or(NOT_TEXT))
     }
 
     /// The first value of this name, parsed; 400 if it cannot be.
     pub fn get_parsed<T: std::str::FromStr>(&self, name: &str) -> Result<Option<T>, Problem> {
-        let parsed = self.get_str(name)?.map(str::parse).transpose();
+        let parsed = self.get_str(name).map(str::parse).transpose();
         parsed.map_err(|_| bad(format!("the value of the query parameter {name} is not understood")))
     }
 
@@ -84,8 +87,8 @@ mod tests {
     fn values_are_decoded_once_and_a_plus_stays_a_plus() {
         let q = parse("s%74art=a%2Fb+c%2541%ff=&x=1");
         assert_eq!(q.get("start"), Some(&b"a/b+c%41\xff="[..]));
-        assert_eq!(q.get_str("start").unwrap_err().status, 400);
-        assert_eq!(q.get_str("x").unwrap(), Some("1"));
+        assert_eq!(q.get_str("start"), Some(NOT_TEXT));
+        assert_eq!(q.get_str("x"), Some("1"));
     }
 
     #[test]
@@ -93,6 +96,7 @@ mod tests {
         for raw in ["a=%", "a=%z1", "%4=1", "a=%1"] {
             assert_eq!(Query::parse(Some(raw)).unwrap_err().status, 400, "{raw}");
         }
+        assert_eq!(parse("limit=%ff").get_parsed::<u32>("limit").unwrap_err().status, 400);
         assert_eq!(parse("limit=x").get_parsed::<u32>("limit").unwrap_err().status, 400);
     }
 }

@@ -75,3 +75,16 @@ async fn a_service_knows_both_ends_of_its_connection() {
     let expected = format!("{} {}", client.stream.local_addr().unwrap(), server.address);
     assert_eq!(client.answer().await.body, expected.as_bytes());
 }
+
+#[tokio::test]
+async fn the_pages_of_every_server_are_answered_with_the_requests_id() {
+    let server = Server::plain().await;
+    assert_eq!(server.ask(get("/-/health/live")).await.body, b"ok\n");
+    let unready = server.ask(get("/-/health/ready")).await;
+    assert_eq!((unready.status, unready.problem().detail.as_str()), (503, "not in this test"));
+    assert_eq!(unready.problem().request_id, unready.header("x-request-id"));
+    let metrics = server.ask(get("/-/metrics")).await;
+    let text = String::from_utf8(metrics.body).unwrap();
+    assert!(text.contains(r#"kvdb_http_requests_total{server="server",method="GET",code="503"}"#), "{text}");
+    assert!(text.contains(r#"kvdb_http_connections{server="server"}"#), "{text}");
+}

@@ -1,12 +1,13 @@
 //! A small service on port 0, and a client that writes raw bytes.
-#![allow(dead_code)]
+// Every test file uses a part of it; and a helper that fails fails its test.
+#![allow(dead_code, clippy::unwrap_used, clippy::expect_used)]
 
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use http_body_util::{BodyExt, StreamBody};
 use kvdb_protocol::{ErrorCode, Problem};
-use kvdb_server::{Request, RequestContext, Response, ServeOptions, Service, body, guard, serve};
+use kvdb_server::{Request, RequestContext, Response, ServeOptions, Service, body, guard, pages, serve};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -68,6 +69,9 @@ impl Service for Site {
             "/panic" => panic!("as the test asked for"),
             "/target" => Ok(Response::new(body::full(request.uri().to_string()))),
             "/remote" => Ok(Response::new(body::full(format!("{} {}", cx.remote, cx.local)))),
+            "/-/health/ready" | "/-/health/live" | "/-/metrics" => {
+                Ok(pages::common(&path, request.method(), || Err("not in this test".into())).unwrap())
+            }
             "/busy" => Err(Problem::new(ErrorCode::NoReplica, "none")),
             _ => Err(Problem::new(ErrorCode::NotFound, "no such page")),
         }
@@ -131,7 +135,7 @@ impl Server {
     }
 
     pub async fn connect(&self) -> Client {
-        Client { stream: TcpStream::connect(self.address).await.unwrap(), buffer: Vec::new() }
+        Client::over(TcpStream::connect(self.address).await.unwrap())
     }
 
     pub fn stored(&self) -> Vec<Bytes> {
@@ -188,6 +192,10 @@ impl Answer {
 }
 
 impl Client {
+    pub fn over(stream: TcpStream) -> Self {
+        Self { stream, buffer: Vec::new() }
+    }
+
     pub async fn send(&mut self, bytes: impl AsRef<[u8]>) {
         self.stream.write_all(bytes.as_ref()).await.unwrap();
     }
