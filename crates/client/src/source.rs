@@ -86,6 +86,11 @@ impl Progress {
         self.0.load(Ordering::Relaxed)
     }
 
+    /// Counts `n` more bytes, where the caller does the work.
+    pub fn add(&self, n: u64) {
+        self.0.fetch_add(n, Ordering::Relaxed);
+    }
+
     pub(crate) fn set(&self, n: u64) {
         self.0.store(n, Ordering::Relaxed);
     }

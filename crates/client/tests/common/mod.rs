@@ -1,5 +1,6 @@
 //! A server that does what a test says, request by request, on a real socket.
 #![allow(dead_code, reason = "each test file uses a part of it")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop here")]
 
 use kvdb_client::{Client, ContentHash, ErrorCode, Key, Problem};
 use std::collections::HashMap;
@@ -24,12 +25,15 @@ impl Seen {
     }
 }
 
+type Log = Arc<Mutex<Vec<Seen>>>;
+
 /// One request's connection; dropped without an answer it is closed.
 pub struct Conn {
     reader: BufReader<TcpStream>,
     pub seen: Seen,
     /// How many requests this server had before.
     pub nth: usize,
+    log: Log,
     keep: bool,
 }
 
@@ -54,7 +58,8 @@ impl Conn {
             body.resize(n, 0);
             self.reader.read_exact(&mut body).unwrap();
         }
-        self.seen.body.clone_from(&body);
+        // Before the answer, so that a test which has it finds the body here.
+        self.log.lock().unwrap()[self.nth].body.clone_from(&body);
         body
     }
 
@@ -115,7 +120,7 @@ impl Conn {
 /// A server on a port of its own.
 pub struct Fake {
     pub host: String,
-    log: Arc<Mutex<Vec<Seen>>>,
+    log: Log,
 }
 
 impl Fake {
@@ -134,7 +139,7 @@ impl Fake {
         fake
     }
 
-    /// What it was asked so far, each once its handler is done.
+    /// What it was asked so far.
     pub fn log(&self) -> Vec<Seen> {
         self.log.lock().unwrap().clone()
     }
@@ -144,17 +149,16 @@ impl Fake {
     }
 }
 
-fn serve(stream: TcpStream, log: &Mutex<Vec<Seen>>, handler: &dyn Fn(&mut Conn)) {
+fn serve(stream: TcpStream, log: &Log, handler: &dyn Fn(&mut Conn)) {
     let mut reader = BufReader::new(stream);
     while let Some(seen) = read_head(&mut reader) {
         let nth = {
-            let mut log = log.lock().unwrap();
-            log.push(seen.clone());
-            log.len() - 1
+            let mut all = log.lock().unwrap();
+            all.push(seen.clone());
+            all.len() - 1
         };
-        let mut conn = Conn { reader, seen, nth, keep: false };
+        let mut conn = Conn { reader, seen, nth, log: log.clone(), keep: false };
         handler(&mut conn);
-        log.lock().unwrap()[nth] = conn.seen;
         if !conn.keep {
             return;
         }

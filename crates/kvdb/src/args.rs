@@ -1,0 +1,192 @@
+//! The command line.
+
+use clap::{Args as ClapArgs, Parser, Subcommand};
+use kvdb_client::{Client, ContentHash, Key};
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStringExt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+const EXIT_CODES: &str = "Exit codes: 0 done, 1 error, 2 usage, 4 no such key, 5 failed but worth another try, 130 interrupted.";
+
+/// kvDB: a distributed key-value store for large values.
+#[derive(Parser)]
+#[command(name = "kvdb", version, after_help = EXIT_CODES)]
+pub struct Args {
+    #[command(flatten)]
+    pub common: Common,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What all commands take.
+#[derive(ClapArgs)]
+pub struct Common {
+    /// The master
+    #[arg(long, global = true, env = "KVDB_MASTER", default_value = "http://localhost:3000", value_name = "URL")]
+    pub master: String,
+    /// A token for the master
+    #[arg(long, global = true, env = "KVDB_TOKEN", hide_env_values = true)]
+    pub token: Option<String>,
+    /// Further tries of what can pass by itself
+    #[arg(long, global = true, env = "KVDB_RETRIES", default_value_t = 5, value_name = "N")]
+    pub retries: u32,
+    /// Print results as JSON, one object a line
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Print errors only
+    #[arg(long, short, global = true)]
+    pub quiet: bool,
+}
+
+impl Common {
+    /// The client that was asked for.
+    pub fn client(&self) -> Result<Client, kvdb_client::Error> {
+        self.client_at(&self.master, Duration::from_secs(120))
+    }
+
+    /// A client of another server, with another patience.
+    pub fn client_at(&self, url: &str, answer_timeout: Duration) -> Result<Client, kvdb_client::Error> {
+        let builder = Client::builder(url).retries(self.retries).answer_timeout(answer_timeout);
+        match &self.token {
+            Some(token) => builder.token(token).build(),
+            None => builder.build(),
+        }
+    }
+}
+
+#[derive(Subcommand)]
+pub enum Command {
+    /// Store a value
+    Put(Put),
+    /// Read a value; it is checked against its BLAKE3
+    Get(Get),
+    /// Delete keys
+    Rm(Rm),
+    /// List keys in order of their bytes
+    Ls(Ls),
+    /// Show what is known of a value
+    Stat(Stat),
+    /// Check that a server is ready: exit code 0, else 1
+    Health(Health),
+}
+
+#[derive(ClapArgs)]
+pub struct Put {
+    /// The key, as it is (not percent-encoded)
+    #[arg(value_parser = KeyParser)]
+    pub key: Key,
+    /// The file to store; - is standard input
+    pub file: PathBuf,
+    /// Only if the key does not exist
+    #[arg(long)]
+    pub create: bool,
+    /// Only if the present value has this BLAKE3
+    #[arg(long, value_name = "BLAKE3", value_parser = hash)]
+    pub if_match: Option<ContentHash>,
+    /// Content type to store with it
+    #[arg(long, value_name = "TYPE")]
+    pub content_type: Option<String>,
+}
+
+#[derive(ClapArgs)]
+pub struct Get {
+    /// The key, as it is (not percent-encoded)
+    #[arg(value_parser = KeyParser)]
+    pub key: Key,
+    /// The file to write, which appears only when all of it is right; - is standard output
+    #[arg(default_value = "-")]
+    pub file: PathBuf,
+}
+
+#[derive(ClapArgs)]
+pub struct Rm {
+    /// The keys
+    #[arg(required = true, value_parser = KeyParser)]
+    pub keys: Vec<Key>,
+}
+
+#[derive(ClapArgs)]
+pub struct Ls {
+    /// What the keys begin with
+    #[arg(default_value = "")]
+    pub prefix: OsString,
+    /// Show keys with this after the prefix as one common prefix, as directories with /
+    #[arg(long, short, value_name = "TEXT")]
+    pub delimiter: Option<OsString>,
+    /// With length, time and BLAKE3
+    #[arg(long, short)]
+    pub long: bool,
+    /// Most lines to show
+    #[arg(long, short = 'n', value_name = "N")]
+    pub limit: Option<usize>,
+}
+
+#[derive(ClapArgs)]
+pub struct Stat {
+    /// The key
+    #[arg(value_parser = KeyParser)]
+    pub key: Key,
+}
+
+#[derive(ClapArgs)]
+pub struct Health {
+    /// The server, master or volume [default: the master]
+    pub url: Option<String>,
+}
+
+fn hash(text: &str) -> Result<ContentHash, String> {
+    ContentHash::from_hex(text.trim_matches('"')).ok_or_else(|| "not 64 hex digits".into())
+}
+
+/// Takes any bytes that the system lets pass as an argument.
+#[derive(Clone)]
+struct KeyParser;
+
+impl clap::builder::TypedValueParser for KeyParser {
+    type Value = Key;
+
+    fn parse_ref(&self, command: &clap::Command, _: Option<&clap::Arg>, value: &std::ffi::OsStr) -> Result<Key, clap::Error> {
+        Key::new(value.to_os_string().into_vec())
+            .map_err(|e| clap::Error::raw(clap::error::ErrorKind::ValueValidation, format!("{e}\n")).with_cmd(command))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    fn parse(line: &[&str]) -> Result<Args, clap::Error> {
+        Args::try_parse_from([&["kvdb"], line].concat())
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn a_key_is_taken_as_its_bytes() {
+        let line = [&b"kvdb"[..], b"stat", b"a%2F\xff/.."].map(|b| OsString::from_vec(b.to_vec()));
+        let Command::Stat(stat) = Args::try_parse_from(line).unwrap().command else { panic!() };
+        assert_eq!(stat.key.as_bytes(), b"a%2F\xff/..");
+    }
+
+    #[test]
+    fn what_is_not_a_key_is_a_usage_error_that_says_why() {
+        for bad in ["", "-/x", &"k".repeat(1025)] {
+            let e = parse(&["stat", "--", bad]).err().unwrap();
+            assert_eq!(e.exit_code(), 2, "{bad}");
+            assert!(e.to_string().contains("key"), "{e}");
+        }
+    }
+
+    #[test]
+    fn global_flags_go_anywhere() {
+        let a = parse(&["ls", "--json", "--master", "h:1", "p"]).unwrap();
+        assert!(a.common.json);
+        assert_eq!(a.common.master, "h:1");
+        assert!(parse(&["put", "k"]).is_err(), "a value is needed");
+    }
+}

@@ -1,0 +1,34 @@
+//! A progress bar on standard error, only on a terminal.
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use kvdb_client::Progress;
+use std::future::Future;
+use std::io::IsTerminal;
+use std::time::Duration;
+
+const REFRESH: Duration = Duration::from_millis(100);
+const KNOWN: &str = "{msg} {bar:30} {bytes}/{total_bytes} {binary_bytes_per_sec} {eta}";
+const UNKNOWN: &str = "{msg} {spinner} {bytes} {binary_bytes_per_sec}";
+
+/// Does `work` while showing how far it is; `len` is the number of bytes, when it is known.
+pub async fn while_showing<T>(quiet: bool, name: String, len: Option<u64>, progress: &Progress, work: impl Future<Output = T>) -> T {
+    if quiet || !std::io::stderr().is_terminal() {
+        return work.await;
+    }
+    let bar = ProgressBar::with_draw_target(len, ProgressDrawTarget::stderr());
+    // The templates are constants; if one were wrong the default style would be shown.
+    if let Ok(style) = ProgressStyle::with_template(if len.is_some() { KNOWN } else { UNKNOWN }) {
+        bar.set_style(style.progress_chars("=> "));
+    }
+    bar.set_message(name);
+    let mut tick = tokio::time::interval(REFRESH);
+    tokio::pin!(work);
+    let result = loop {
+        tokio::select! {
+            result = &mut work => break result,
+            _ = tick.tick() => bar.set_position(progress.bytes()),
+        }
+    };
+    bar.finish_and_clear();
+    result
+}
