@@ -1,1 +1,24 @@
-//! uuid
+//! The kvDB master: keeps the metadata of all keys and redirects clients.
+//!
+//! The hot path of a lookup is `read` and [`catalog`]; of a write, `write`, and then `peer_calls` and [`catalog`].
+
+pub mod catalog;
+pub mod config;
+pub mod placement;
+
+mod list;
+mod members;
+mod node;
+mod peer_calls;
+mod preconditions;
+mod read;
+mod reclaim;
+mod redirect;
+mod relay;
+mod server;
+mod service;
+mod status;
+mod write;
+
+pub use config::{Args, Config, DEFAULT_PORT};
+pub use server::run;

@@ -1,1 +1,54 @@
-//! uuid
+//! A kvDB volume server: streams values to disk and serves them.
+//!
+//! The hot path of a write is `put`, `upload` and `store`; of a read, `read`, `stream` and `store`.
+
+pub mod config;
+pub mod format;
+pub mod store;
+
+mod chain;
+mod clock;
+mod commit;
+mod conditions;
+mod delete;
+mod digest;
+mod disk;
+mod index;
+mod node;
+mod peer_calls;
+mod put;
+mod range;
+mod read;
+mod service;
+mod stream;
+mod upload;
+
+pub use config::{Args, Config, DEFAULT_PORT};
+
+use crate::node::Node;
+use crate::store::{Store, StoreOptions};
+use anyhow::Context as _;
+use kvdb_server::peer::Peers;
+use std::sync::Arc;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+/// Runs a volume on `listener` until `shutdown` is cancelled and the requests in flight have ended.
+pub async fn run(listener: TcpListener, config: Config, shutdown: CancellationToken) -> anyhow::Result<()> {
+    let mut options = StoreOptions::new(config.dir.clone());
+    options.direct_io = !config.buffered_writes;
+    options.max_inline_bytes = config.max_inline_bytes;
+    if let Some(bytes) = config.keep_free {
+        options.keep_free_bytes = bytes;
+    }
+    let store = tokio::task::spawn_blocking(move || Store::open(options)).await.context("the store could not be opened")??;
+    let address = listener.local_addr().context("the listener has no address")?;
+    tracing::info!(volume = %store.volume(), dir = %config.dir.display(), %address, "volume started");
+    let serve_options = config.serve.clone();
+    let peers = Peers::new().context("the HTTP client could not be made")?;
+    let node = Arc::new(Node::new(store, config, peers));
+    let settling = tokio::spawn(commit::settle_forever(node.clone()));
+    let served = kvdb_server::serve::serve(listener, serve_options, Arc::new(service::VolumeService { node }), shutdown).await;
+    settling.abort();
+    served.context("the server stopped")
+}

@@ -1,13 +1,17 @@
 //! The first entries of a new database, the entries read at opening, and a database made by a rebuild.
 
+use super::CatalogOptions;
 use super::clock::Clock;
 use super::directory::Directory;
 use super::engine::{ApplyError, Batch, Engine, EngineError};
 use super::error::CatalogError;
 use super::keyspace::{self, CATALOG_FORMAT};
-use super::record::{State, decode, encode};
+use super::record::{ReclaimEntry, Record, State, VolumeEntry, decode, encode};
 use super::sled_engine::SledEngine;
-use kvdb_protocol::ClusterId;
+use crate::rebuild::{MergeError, MergedKey, Merger, Summary};
+use kvdb_protocol::{ClusterId, VolumeId};
+use std::ops::Bound;
+use thiserror::Error;
 
 /// What is read once at opening.
 pub(super) struct Meta {
@@ -72,4 +76,123 @@ pub(super) fn apply(engine: &dyn Engine, batch: &Batch) -> Result<(), CatalogErr
         ApplyError::Unknown(e) | ApplyError::Unchanged(e) => CatalogError::Engine(e),
         other => CatalogError::Engine(EngineError::Io(other.to_string())),
     })
+}
+
+/// Why a rebuild did not make a catalog. The directory is as empty as before.
+#[derive(Debug, Error)]
+pub enum RebuildError {
+    /// The new catalog.
+    #[error(transparent)]
+    Catalog(#[from] CatalogError),
+    /// The volumes' entries.
+    #[error(transparent)]
+    Merge(#[from] MergeError),
+}
+
+/// Bytes of keys and values in one batch of a rebuild.
+const REBUILD_BATCH_BYTES: usize = 128 << 10;
+/// Records looked at together when sequences are given out.
+const REBUILD_SCAN: usize = 256;
+/// Sequence of a record that is to get one at the end.
+const NO_SEQ: u64 = 0;
+
+/// Makes a catalog of merged records in an empty directory. See [`super::Catalog::create_from`].
+pub(super) fn from_merged(
+    options: &CatalogOptions,
+    cluster: ClusterId,
+    members: &[(VolumeId, String)],
+    mut merger: Merger,
+) -> Result<Summary, RebuildError> {
+    let directory = Directory::lock(&options.dir)?;
+    directory.must_be_empty()?;
+    let engine = SledEngine::open(&directory.new_database()?, options.cache_bytes).map_err(CatalogError::from)?;
+    let mut batch = Bulk::new(&engine);
+    for (id, address) in members {
+        batch.put(keyspace::volume(*id), encode(&VolumeEntry { address: address.clone() }, "volume entry")?)?;
+    }
+    for merged in merger.by_ref() {
+        add(&mut batch, merged?)?;
+    }
+    batch.flush()?;
+    let summary = merger.summary().clone();
+    let seq = give_sequences(&engine, summary.max_seq, summary.uncertain_kept)?;
+    // All versions and times from before are refused from now on, and none is given out again.
+    let after = summary.max_time.0.saturating_add(1);
+    first_entries(&engine, cluster, State { seq, keys: summary.keys, bytes: summary.bytes }, after, after)?;
+    drop(engine);
+    directory.take_new_database()?;
+    directory.note_format()?;
+    Ok(summary)
+}
+
+fn add(batch: &mut Bulk<'_>, merged: MergedKey) -> Result<(), CatalogError> {
+    if let Some(r) = merged.record {
+        let record = Record {
+            version: r.version,
+            len: r.len,
+            hash: r.hash,
+            content_type: r.content_type,
+            modified: r.modified,
+            expires: r.expires,
+            replicas: r.replicas,
+            seq: r.seq.unwrap_or(NO_SEQ),
+            created: false,
+        };
+        batch.put(keyspace::record(&merged.key), encode(&record, "record")?)?;
+    }
+    for copy in merged.surplus {
+        let entry = ReclaimEntry { key: merged.key.clone(), deleted: copy.deleted, committed: None };
+        batch.put(keyspace::reclaim(copy.volume, copy.version), encode(&entry, "reclaim entry")?)?;
+    }
+    Ok(())
+}
+
+/// Gives the records without a commit sequence the ones after `last`; the last one given is returned.
+fn give_sequences(engine: &dyn Engine, mut last: u64, expected: u64) -> Result<u64, CatalogError> {
+    let end = keyspace::successor(&[keyspace::RECORD]);
+    let to = end.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+    let mut from = Bound::Included(vec![keyspace::RECORD]);
+    let mut left = expected;
+    while left > 0 {
+        let pairs = engine.scan(from.as_ref().map(Vec::as_slice), to, REBUILD_SCAN)?;
+        let Some((end_of_chunk, _)) = pairs.last() else { break };
+        from = Bound::Excluded(end_of_chunk.clone());
+        let mut batch = Bulk::new(engine);
+        for (key, value) in pairs {
+            let mut record: Record = decode(&value, "record")?;
+            if record.seq == NO_SEQ {
+                last += 1;
+                left = left.saturating_sub(1);
+                record.seq = last;
+                batch.put(key, encode(&record, "record")?)?;
+            }
+        }
+        batch.flush()?;
+    }
+    Ok(last)
+}
+
+/// Writes in batches.
+struct Bulk<'a> {
+    engine: &'a dyn Engine,
+    batch: Batch,
+    bytes: usize,
+}
+
+impl<'a> Bulk<'a> {
+    fn new(engine: &'a dyn Engine) -> Self {
+        Self { engine, batch: Batch::default(), bytes: 0 }
+    }
+
+    fn put(&mut self, key: Vec<u8>, value: Vec<u8>) -> Result<(), CatalogError> {
+        self.bytes += key.len() + value.len();
+        self.batch.put(key, value);
+        if self.bytes >= REBUILD_BATCH_BYTES { self.flush() } else { Ok(()) }
+    }
+
+    fn flush(&mut self) -> Result<(), CatalogError> {
+        self.bytes = 0;
+        let batch = std::mem::take(&mut self.batch);
+        if batch.is_empty() { Ok(()) } else { apply(self.engine, &batch) }
+    }
 }

@@ -22,6 +22,7 @@ pub mod sled_engine;
 mod tests;
 mod view;
 
+pub use create::RebuildError;
 pub use decide::{CommitDelete, CommitPut, MAX_TICKET_LIFE};
 pub use error::CatalogError;
 pub use list::{ListEntry, ListPage, ListQuery};
@@ -30,6 +31,7 @@ pub use record::Record;
 use self::core::Core;
 use clock::{Clock, Clocks, machine_clocks};
 use committer::{Committer, Op, QUEUE_LENGTH, Reply};
+use crate::rebuild::{Merger, Summary};
 use directory::Directory;
 use engine::Engine;
 use kvdb_protocol::message::{CommitAnswer, Outcome, ReclaimItem, SettleItem};
@@ -96,6 +98,20 @@ impl Catalog {
         }
         let engine: Arc<dyn Engine> = Arc::new(SledEngine::open(&directory.database(), options.cache_bytes)?);
         Self::start(engine, directory, machine_clocks())
+    }
+
+    /// Makes a catalog of what a rebuild found, in an empty directory (a lock or a secret may be in it).
+    ///
+    /// It takes the cluster's id and the volumes' addresses from the caller. Versions given out before are
+    /// never committed in it, and the clock and the sequence go on after the last that any volume has seen.
+    /// If it fails, the directory counts as empty still. Blocks.
+    pub fn create_from(
+        options: &CatalogOptions,
+        cluster: ClusterId,
+        members: &[(VolumeId, String)],
+        merger: Merger,
+    ) -> Result<Summary, RebuildError> {
+        create::from_merged(options, cluster, members, merger)
     }
 
     /// A catalog on an engine that was already made, which may be empty; `dir` takes the lock and the secret.

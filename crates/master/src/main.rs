@@ -1,0 +1,14 @@
+//! `master [VOLUMES] [DB]`: the kvDB master.
+
+use clap::Parser as _;
+use kvdb_master::{Args, Config, DEFAULT_PORT, run};
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let args = Args::parse();
+    kvdb_server::logs::init();
+    args.server.check_exposure()?;
+    let config = Config::from_args(&args)?;
+    let listener = args.server.listen(DEFAULT_PORT).await?;
+    run(listener, config, kvdb_server::signals::on_terminate()).await
+}

@@ -1,0 +1,215 @@
+//! The volumes of the cluster: contact, adoption, status.
+//!
+//! Each address on the list has a task that finds out who is there, adopts an empty volume, and then holds a
+//! status stream open. The end of the stream, or three missed beats, means that the volume is down.
+
+use crate::node::Node;
+use crate::reclaim;
+use kvdb_protocol::message::{Adopt, Beat, Identity, VolumeStatus, path};
+use kvdb_protocol::VolumeId;
+use kvdb_server::duplex::{self, LineReader};
+use kvdb_server::peer::{Destination, PeerError};
+use std::collections::HashMap;
+use std::net::UdpSocket;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+/// Between two beats.
+const BEAT: Duration = Duration::from_secs(1);
+/// Without a status for this long (three beats) a volume is down.
+const SILENCE: Duration = Duration::from_secs(3);
+/// Between two tries to make contact: at first, and at most.
+const RETRY_FIRST: Duration = Duration::from_millis(100);
+const RETRY_MOST: Duration = Duration::from_secs(2);
+const CALL_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// A volume that is up.
+#[derive(Clone, Debug)]
+pub(crate) struct Live {
+    /// As on the master's list: `host:port`.
+    pub address: String,
+    /// Where clients are sent: `http://host:port`.
+    pub public_url: String,
+    /// Where it reaches the master: `host:port`.
+    pub master: String,
+    pub status: VolumeStatus,
+}
+
+/// What is known of an address on the list, for people.
+#[derive(Clone, Debug, serde::Serialize)]
+pub(crate) struct Listed {
+    pub address: String,
+    pub id: Option<VolumeId>,
+    pub up: bool,
+    pub error: Option<String>,
+}
+
+/// The volumes that are up, and the state of each address on the list.
+pub(crate) struct Members {
+    live: RwLock<Arc<HashMap<VolumeId, Live>>>,
+    listed: RwLock<Vec<Listed>>,
+}
+
+impl Members {
+    pub fn new(addresses: &[String]) -> Self {
+        let listed = addresses.iter().map(|a| Listed { address: a.clone(), id: None, up: false, error: Some("not contacted yet".into()) });
+        Self { live: RwLock::default(), listed: RwLock::new(listed.collect()) }
+    }
+
+    /// The volumes that are up now.
+    pub fn live(&self) -> Arc<HashMap<VolumeId, Live>> {
+        self.live.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub fn listed(&self) -> Vec<Listed> {
+        self.listed.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set_live(&self, id: VolumeId, live: Option<Live>) {
+        let mut guard = self.live.write().unwrap_or_else(PoisonError::into_inner);
+        let map = Arc::make_mut(&mut guard);
+        match live {
+            Some(l) => map.insert(id, l),
+            None => map.remove(&id),
+        };
+    }
+
+    fn note(&self, at: usize, id: Option<VolumeId>, error: Option<String>) {
+        let mut guard = self.listed.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(l) = guard.get_mut(at) {
+            l.id = id.or(l.id);
+            l.up = error.is_none();
+            l.error = error;
+        }
+    }
+
+    /// Whether another address on the list already leads to this volume.
+    fn is_elsewhere(&self, id: VolumeId, address: &str) -> bool {
+        self.live().get(&id).is_some_and(|l| l.address != address)
+    }
+}
+
+/// Why a volume is not in touch.
+#[derive(Debug, thiserror::Error)]
+enum ContactError {
+    #[error("{0}")]
+    Peer(#[from] PeerError),
+    #[error("{0}")]
+    Stream(#[from] duplex::DuplexError),
+    #[error("it belongs to another cluster ({0}); take it off the list, or give it an empty directory")]
+    Foreign(kvdb_protocol::ClusterId),
+    #[error("volume {0} is already reached at another address; list it once")]
+    Twice(VolumeId),
+    #[error("it ended the status stream")]
+    Ended,
+    #[error("it missed three beats")]
+    Silent,
+    #[error("the catalog does not take its address: {0}")]
+    Catalog(String),
+}
+
+/// Keeps in touch with the volume at `address`, the `at`th on the list, until stopped.
+pub(crate) async fn keep_in_touch(node: Arc<Node>, at: usize, address: String) {
+    let mut pause = RETRY_FIRST;
+    let mut said = String::new();
+    loop {
+        let mut up = None;
+        let Err(error) = in_touch(&node, at, &address, &mut up).await;
+        if let Some(id) = up {
+            node.members.set_live(id, None);
+            pause = RETRY_FIRST;
+            tracing::warn!(volume = %id, %address, reason = %error, "volume down");
+        } else if said != error.to_string() {
+            said = error.to_string();
+            tracing::warn!(%address, reason = %said, "no contact with a volume; trying on");
+        }
+        node.members.note(at, up, Some(error.to_string()));
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(RETRY_MOST);
+    }
+}
+
+async fn in_touch(node: &Arc<Node>, at: usize, address: &str, up: &mut Option<VolumeId>) -> Result<std::convert::Infallible, ContactError> {
+    let identity = identify(node, address).await?;
+    let id = identity.volume;
+    if node.members.is_elsewhere(id, address) {
+        return Err(ContactError::Twice(id));
+    }
+    node.catalog.remember_member(id, address).await.map_err(|e| ContactError::Catalog(e.to_string()))?;
+    let master = node.address_for(address);
+    let (beats, body) = duplex::channel();
+    let to = Destination { address, volume: id, target: path::STATUS };
+    let first = Beat { time: node.catalog.now(), master: master.clone() };
+    drop(beats.send(duplex::line(&first)).await);
+    let answers = node.peers.stream(&node.credentials, to, http::HeaderMap::new(), body, CALL_TIMEOUT).await?;
+    let mut lines = LineReader::new(answers);
+    let public_url = identity.public_url.unwrap_or_else(|| format!("http://{address}"));
+    let mut beat = tokio::time::interval(BEAT);
+    let mut heard = tokio::time::Instant::now();
+    loop {
+        tokio::select! {
+            status = lines.next::<VolumeStatus>() => {
+                let status = status?.ok_or(ContactError::Ended)?;
+                heard = tokio::time::Instant::now();
+                tell_metrics(id, &status);
+                node.members.set_live(id, Some(Live { address: address.into(), public_url: public_url.clone(), master: master.clone(), status }));
+                if up.is_none() {
+                    *up = Some(id);
+                    node.members.note(at, *up, None);
+                    tracing::info!(volume = %id, %address, "volume up");
+                    reclaim::kick(node, id);
+                }
+            }
+            _ = beat.tick() => {
+                if heard.elapsed() > SILENCE {
+                    return Err(ContactError::Silent);
+                }
+                // A full channel means that the volume does not read: it will miss its own beats soon.
+                drop(beats.try_send(duplex::line(&Beat { time: node.catalog.now(), master: master.clone() })));
+            }
+        }
+    }
+}
+
+/// Asks who is at an address, and adopts a volume that belongs to nobody.
+async fn identify(node: &Node, address: &str) -> Result<Identity, ContactError> {
+    let nobody = VolumeId(uuid::Uuid::nil());
+    let to = Destination { address, volume: nobody, target: path::IDENTITY };
+    let identity: Identity = node.peers.get(None, to, CALL_TIMEOUT).await?;
+    match identity.cluster {
+        Some(c) if c == node.credentials.cluster => Ok(identity),
+        Some(c) => Err(ContactError::Foreign(c)),
+        None => {
+            let to = Destination { address, volume: identity.volume, target: path::ADOPT };
+            // A configured secret is configured on the volumes too, and never sent.
+            let secret = node.config.secret.is_none().then(|| node.secret.expose().to_string());
+            let message = Adopt { cluster: node.credentials.cluster, secret };
+            let adopted: Identity = node.peers.post_maybe_signed(Some(&node.credentials), to, &message, CALL_TIMEOUT).await?;
+            tracing::info!(volume = %adopted.volume, %address, "volume adopted");
+            Ok(adopted)
+        }
+    }
+}
+
+fn tell_metrics(id: VolumeId, status: &VolumeStatus) {
+    let volume = id.to_string();
+    // Gauges are floating point by nature.
+    #[allow(clippy::cast_precision_loss)]
+    for (name, value) in [
+        ("kvdb_volume_total_bytes", status.total_bytes as f64),
+        ("kvdb_volume_free_bytes", status.free_bytes as f64),
+        ("kvdb_volume_used_bytes", status.used_bytes as f64),
+        ("kvdb_volume_values", status.values as f64),
+        ("kvdb_volume_prepared", status.prepared as f64),
+    ] {
+        metrics::gauge!(name, "volume" => volume.clone()).set(value);
+    }
+}
+
+/// The address of this machine from which `peer` is reached. No packet is sent.
+pub(crate) fn local_ip_towards(peer: &str) -> Option<std::net::IpAddr> {
+    let any = if peer.starts_with('[') { "[::]:0" } else { "0.0.0.0:0" };
+    let socket = UdpSocket::bind(any).ok()?;
+    socket.connect(peer).ok()?;
+    socket.local_addr().ok().map(|a| a.ip())
+}

@@ -1,0 +1,77 @@
+//! Redirects: which URL at which volume a client is sent to.
+
+use crate::members::Live;
+use crate::node::Node;
+use http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
+use kvdb_protocol::{ErrorCode, Key, Problem, VersionId, VolumeId};
+use kvdb_server::body::{self, Response};
+use kvdb_server::query::Query;
+
+/// Path of values at a volume whose key would not survive clients as a path.
+const BLOB_PATH: &str = "/-/blob";
+/// A client that was sent back this often is told to come again later.
+const MAX_SENT_BACK: usize = 8;
+
+/// The URL of a key at a volume, up to the `?` or `&` that its parameters begin with.
+fn at_volume(live: &Live, key: &Key) -> String {
+    if key.survives_clients() {
+        format!("{}{}?", live.public_url, key.to_path())
+    } else {
+        format!("{}{BLOB_PATH}?key={}&", live.public_url, key.to_query())
+    }
+}
+
+/// A 302 to read a version.
+pub(crate) fn to_read(live: &Live, key: &Key, version: VersionId, back: &str) -> Result<Response, Problem> {
+    let back = kvdb_protocol::key::query_escape(back.as_bytes());
+    to(StatusCode::FOUND, &format!("{}v={version}&back={back}", at_volume(live, key)))
+}
+
+/// A 307 to write or delete under a ticket.
+pub(crate) fn to_write(live: &Live, key: &Key, ticket: &str) -> Result<Response, Problem> {
+    to(StatusCode::TEMPORARY_REDIRECT, &format!("{}ticket={ticket}", at_volume(live, key)))
+}
+
+fn to(status: StatusCode, location: &str) -> Result<Response, Problem> {
+    let value = HeaderValue::from_str(location)
+        .map_err(|_| Problem::new(ErrorCode::Internal, "a volume's public URL cannot be sent; check its --public-url"))?;
+    let mut response = Response::new(body::empty());
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::LOCATION, value);
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    Ok(response)
+}
+
+/// The host by which the client knows this master: configured, or as its request names it.
+pub(crate) fn own_host<'a>(node: &'a Node, headers: &'a HeaderMap) -> Result<&'a str, Problem> {
+    if let Some(url) = &node.config.public_url {
+        return Ok(url.strip_prefix("http://").unwrap_or(url).trim_end_matches('/'));
+    }
+    headers
+        .get(header::HOST)
+        .and_then(|v| v.to_str().ok())
+        .filter(|h| h.parse::<http::uri::Authority>().is_ok())
+        .ok_or_else(|| Problem::new(ErrorCode::BadRequest, "the Host header is missing or malformed"))
+}
+
+/// The URL at the master to which a volume sends the client back when it cannot take its write.
+pub(crate) fn return_to(node: &Node, headers: &HeaderMap, uri: &Uri, key: &Key) -> Result<String, Problem> {
+    let query = uri.query().map(|q| format!("?{q}")).unwrap_or_default();
+    Ok(format!("http://{}{}{query}", own_host(node, headers)?, key.to_path()))
+}
+
+/// The volumes that sent the client back.
+pub(crate) fn avoided(query: &Query) -> Result<Vec<VolumeId>, Problem> {
+    let volumes: Vec<VolumeId> =
+        query.all("avoid").filter_map(|v| std::str::from_utf8(v).ok()).filter_map(|v| v.parse().ok()).collect();
+    if volumes.len() > MAX_SENT_BACK {
+        return Err(Problem::new(ErrorCode::NoVolumes, "no volume could take the value; try again later"));
+    }
+    Ok(volumes)
+}
+
+/// The copy that a volume said it does not have.
+pub(crate) fn missed(query: &Query) -> Option<(VersionId, VolumeId)> {
+    let (version, volume) = query.get_str("missed")?.split_once('.')?;
+    Some((version.parse().ok()?, volume.parse().ok()?))
+}

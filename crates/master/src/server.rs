@@ -1,0 +1,58 @@
+//! Starting and stopping a master.
+
+use crate::catalog::{Catalog, CatalogOptions};
+use crate::config::Config;
+use crate::members::{Members, keep_in_touch};
+use crate::node::Node;
+use crate::service::MasterService;
+use anyhow::Context as _;
+use kvdb_protocol::ClusterSecret;
+use kvdb_server::peer::{Credentials, Peers};
+use std::sync::Arc;
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+/// Runs a master on `listener` until `shutdown` is cancelled and the requests in flight have ended.
+pub async fn run(listener: TcpListener, config: Config, shutdown: CancellationToken) -> anyhow::Result<()> {
+    let replicas = config.replicas()?;
+    let options = CatalogOptions { dir: config.db.clone(), cache_bytes: config.cache_bytes };
+    let catalog = tokio::task::spawn_blocking(move || Catalog::open(options)).await.context("the catalog could not be opened")??;
+    let secret = secret(&config, &catalog)?;
+    let listening = listener.local_addr().context("the listener has no address")?;
+    let serve_options = config.serve.clone();
+    let node = Arc::new(Node {
+        members: Members::new(&config.volumes),
+        peers: Peers::new().context("the HTTP client could not be made")?,
+        credentials: Credentials { cluster: catalog.cluster(), key: secret.peer_key() },
+        tickets: secret.ticket_key(),
+        secret,
+        replicas,
+        listening,
+        catalog: catalog.clone(),
+        reclaims: Default::default(),
+        config,
+    });
+    tracing::info!(cluster = %node.credentials.cluster, db = %node.config.db.display(), address = %listening, replicas, "master started");
+    let mut contacts = JoinSet::new();
+    for (at, address) in node.config.volumes.iter().enumerate() {
+        contacts.spawn(keep_in_touch(node.clone(), at, address.clone()));
+    }
+    let served = kvdb_server::serve::serve(listener, serve_options, Arc::new(MasterService { node }), shutdown).await;
+    contacts.shutdown().await;
+    catalog.close().await.context("the catalog could not be closed")?;
+    served.context("the server stopped")
+}
+
+/// The configured secret; else the one that was made at the first start.
+fn secret(config: &Config, catalog: &Catalog) -> anyhow::Result<ClusterSecret> {
+    if let Some(secret) = &config.secret {
+        return Ok(secret.clone());
+    }
+    if let Some(secret) = catalog.stored_secret()? {
+        return Ok(secret);
+    }
+    let secret = ClusterSecret::random();
+    catalog.store_secret(&secret)?;
+    Ok(secret)
+}

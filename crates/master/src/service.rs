@@ -1,0 +1,61 @@
+//! What the master answers to which request.
+
+use crate::node::Node;
+use crate::{list, peer_calls, read, status, write};
+use http::{HeaderValue, Method, header};
+use kvdb_protocol::message::path;
+use kvdb_protocol::{ErrorCode, Key, Problem, TicketOp};
+use kvdb_server::body::Response;
+use kvdb_server::guard::Request;
+use kvdb_server::query::Query;
+use kvdb_server::{RequestContext, pages, problem_response};
+use std::sync::Arc;
+
+const METHODS: &str = "GET, HEAD, PUT, POST, DELETE";
+
+pub(crate) struct MasterService {
+    pub node: Arc<Node>,
+}
+
+impl kvdb_server::serve::Service for MasterService {
+    async fn call(&self, request: Request, cx: RequestContext) -> Result<Response, Problem> {
+        let path = request.uri().path().to_string();
+        if path.starts_with("/-/") {
+            return self.own_page(request, &path).await;
+        }
+        let query = Query::parse(request.uri().query())?;
+        let method = request.method().clone();
+        if method == Method::GET && query.has("list") {
+            return list::list(&self.node, &path, &query).await;
+        }
+        let key = Key::from_path(&path)?;
+        match method {
+            Method::GET | Method::HEAD => read::read(&self.node, request.headers(), &key, &query).await,
+            Method::PUT => write::write(&self.node, request, key, TicketOp::Replace, &query, &cx).await,
+            Method::POST => write::write(&self.node, request, key, TicketOp::Create, &query, &cx).await,
+            Method::DELETE => write::delete(&self.node, request, key, &query, &cx).await,
+            _ => Ok(not_allowed(&cx)),
+        }
+    }
+}
+
+impl MasterService {
+    async fn own_page(&self, request: Request, path: &str) -> Result<Response, Problem> {
+        if let Some(page) = pages::common(path, request.method(), || status::ready(&self.node)) {
+            return Ok(page);
+        }
+        match (request.method(), path) {
+            (&Method::GET, "/-/status") => Ok(status::page(&self.node)),
+            (&Method::POST, path::COMMIT) => peer_calls::commit(&self.node, request).await,
+            (&Method::POST, path::SETTLE) => peer_calls::settle(&self.node, request).await,
+            _ => Err(Problem::new(ErrorCode::BadKey, "keys beginning with '-/' are reserved, and the master has no such page")),
+        }
+    }
+}
+
+fn not_allowed(cx: &RequestContext) -> Response {
+    let problem = Problem::new(ErrorCode::MethodNotAllowed, format!("use one of {METHODS}"));
+    let mut response = problem_response(&problem, cx);
+    response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(METHODS));
+    response
+}

@@ -1,0 +1,45 @@
+//! `/-/status`: the cluster at a glance, for operators and their tools.
+
+use crate::node::Node;
+use http::StatusCode;
+use kvdb_server::body::{self, Response};
+use serde_json::{Value, json};
+
+/// Whether reads and writes can be served now.
+pub(crate) fn ready(node: &Node) -> Result<(), String> {
+    let live = node.members.live();
+    let writable = live.values().filter(|l| l.status.writable).count();
+    if writable >= node.replicas { Ok(()) } else { Err(format!("{writable} volumes take writes, {} are needed", node.replicas)) }
+}
+
+pub(crate) fn page(node: &Node) -> Response {
+    let live = node.members.live();
+    let volumes: Vec<Value> = node
+        .members
+        .listed()
+        .into_iter()
+        .map(|l| {
+            let found = l.id.and_then(|id| live.get(&id));
+            json!({
+                "id": l.id,
+                "address": l.address,
+                "up": l.up,
+                "error": l.error,
+                "public_url": found.map(|f| &f.public_url),
+                "status": found.map(|f| &f.status),
+            })
+        })
+        .collect();
+    let stats = node.catalog.stats();
+    body::json(
+        StatusCode::OK,
+        &json!({
+            "cluster": node.credentials.cluster,
+            "replicas": node.replicas,
+            "ready": ready(node).is_ok(),
+            "seq": stats.seq,
+            "time": node.catalog.now(),
+            "volumes": volumes,
+        }),
+    )
+}

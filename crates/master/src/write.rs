@@ -1,0 +1,239 @@
+//! `PUT`, `POST` and `DELETE` of a key: tickets, and the redirect or the relay that follows.
+
+use crate::catalog::{CommitDelete, Record};
+use crate::config::{LONGEST_COMMIT_WITHIN, SLOWEST_BYTES_PER_SECOND};
+use crate::members::Live;
+use crate::node::Node;
+use crate::read::{absent, replica};
+use crate::{placement, preconditions, reclaim, redirect, relay};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+use http_body_util::BodyExt;
+use kvdb_protocol::limits::{MAX_CONTENT_TYPE_BYTES, MAX_DROPPED_BODY_BYTES};
+use kvdb_protocol::message::CommitAnswer;
+use kvdb_protocol::{Condition, ErrorCode, Key, Problem, Ticket, TicketOp, TicketVolume, VersionId, VolumeId};
+use kvdb_server::RequestContext;
+use kvdb_server::body::{self, Response};
+use kvdb_server::guard::{GuardedBody, Request};
+use kvdb_server::query::Query;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A client that asks first, without a body, announces the value's length here.
+const LENGTH_HEADER: &str = "kvdb-content-length";
+
+/// What a write asks for, checked.
+pub(crate) struct Write {
+    pub key: Key,
+    pub op: TicketOp,
+    pub len: Option<u64>,
+    pub condition: Condition,
+    content_type: Option<String>,
+    return_to: String,
+    request_id: String,
+}
+
+/// `PUT` (replace) or `POST` (create).
+pub(crate) async fn write(node: &Arc<Node>, request: Request, key: Key, op: TicketOp, query: &Query, cx: &RequestContext) -> Result<Response, Problem> {
+    let avoid = redirect::avoided(query)?;
+    let (head, body) = request.into_parts();
+    let write = Write {
+        op,
+        len: announced_length(&head.headers)?,
+        condition: preconditions::from_headers(&head.headers)?,
+        content_type: content_type(&head.headers)?,
+        return_to: redirect::return_to(node, &head.headers, &head.uri, &key)?,
+        request_id: cx.request_id.clone(),
+        key,
+    };
+    let max = node.config.max_value_bytes;
+    if write.len.is_some_and(|n| n > max) {
+        return Err(Problem::new(ErrorCode::ValueTooLarge, format!("a value may have at most {max} bytes")));
+    }
+    let current = node.catalog.lookup(&write.key).await.map_err(|e| e.problem())?;
+    check(&write, current.as_ref())?;
+
+    let asks_first = body.expects_continue() || body.remaining() == Some(0);
+    if asks_first {
+        return redirected(node, &write, &avoid);
+    }
+    match begin_of(body).await? {
+        Begin::Whole => redirected(node, &write, &avoid),
+        Begin::Large(first, rest) => relay::relay(node, &write, &head.headers, avoid, first, rest).await,
+    }
+}
+
+fn redirected(node: &Node, write: &Write, avoid: &[VolumeId]) -> Result<Response, Problem> {
+    let granted = grant(node, write, avoid)?;
+    redirect::to_write(&granted.first, &write.key, &granted.encoded)
+}
+
+enum Begin {
+    /// The body was small and has been read to its end.
+    Whole,
+    /// The body is large: what has been read, and the rest.
+    Large(Vec<Bytes>, GuardedBody),
+}
+
+/// A small body is read and dropped, since the client sends it again to the volume; a large one is not.
+async fn begin_of(mut body: GuardedBody) -> Result<Begin, Problem> {
+    if body.remaining().is_some_and(|n| n > MAX_DROPPED_BODY_BYTES) {
+        return Ok(Begin::Large(Vec::new(), body));
+    }
+    let (mut first, mut len) = (Vec::new(), 0);
+    while let Some(frame) = body.frame().await {
+        let Ok(bytes) = frame.map_err(Problem::from)?.into_data() else { continue };
+        len += bytes.len() as u64;
+        first.push(bytes);
+        if len > MAX_DROPPED_BODY_BYTES {
+            return Ok(Begin::Large(first, body));
+        }
+    }
+    Ok(Begin::Whole)
+}
+
+/// The preconditions, on what is committed now; they are checked again at commit.
+fn check(write: &Write, current: Option<&Record>) -> Result<(), Problem> {
+    if write.op == TicketOp::Create && current.is_some() {
+        return Err(Problem::new(ErrorCode::Exists, format!("the key {} exists; use PUT to replace it", write.key)));
+    }
+    holds(&write.condition, current)
+}
+
+fn holds(condition: &Condition, current: Option<&Record>) -> Result<(), Problem> {
+    if condition.holds(current.map(|r| r.hash)) {
+        return Ok(());
+    }
+    let now = current.map_or_else(|| "there is no such key".to_string(), |r| format!("the key's ETag is {}", r.hash.etag()));
+    Err(Problem::new(ErrorCode::PreconditionFailed, now))
+}
+
+/// A signed ticket and the volume to begin at.
+pub(crate) struct Granted {
+    pub ticket: Ticket,
+    pub encoded: String,
+    pub first: Live,
+}
+
+/// Chooses volumes and signs a ticket for them.
+pub(crate) fn grant(node: &Node, write: &Write, avoid: &[VolumeId]) -> Result<Granted, Problem> {
+    let live = node.members.live();
+    let candidates: Vec<placement::Candidate> = live
+        .iter()
+        .map(|(id, l)| placement::Candidate {
+            id: *id,
+            host: l.address.rsplit_once(':').map_or(l.address.as_str(), |(host, _)| host).to_string(),
+            free_bytes: l.status.free_bytes,
+            busy: l.status.busy,
+            writable: l.status.writable,
+        })
+        .collect();
+    let volumes = placement::choose(&candidates, node.replicas, write.len, avoid, &mut rand::rng())
+        .map_err(|e| too_few(node, &candidates, write.len, &e.to_string()))?;
+    let version = node.catalog.next_version();
+    signed(node, &live, &volumes, write, version)
+}
+
+fn too_few(node: &Node, candidates: &[placement::Candidate], len: Option<u64>, why: &str) -> Problem {
+    let writable = candidates.iter().filter(|c| c.writable).count();
+    let detail = format!("{} replicas are asked for: {why}", node.replicas);
+    // Enough volumes, but none with room: waiting alone will not help.
+    let full = writable >= node.replicas && candidates.iter().filter(|c| c.writable && c.free_bytes > len.unwrap_or(0)).count() < node.replicas;
+    Problem::new(if full { ErrorCode::NoSpace } else { ErrorCode::NoVolumes }, detail)
+}
+
+fn signed(node: &Node, live: &HashMap<VolumeId, Live>, volumes: &[VolumeId], write: &Write, version: VersionId) -> Result<Granted, Problem> {
+    let gone = || Problem::new(ErrorCode::NoVolumes, "a volume went down; try again");
+    let chosen: Option<Vec<(VolumeId, &Live)>> = volumes.iter().map(|id| live.get(id).map(|l| (*id, l))).collect();
+    let chosen = chosen.ok_or_else(gone)?;
+    let (_, first) = chosen.first().ok_or_else(gone)?;
+    let max = node.config.max_value_bytes;
+    let arrives = Duration::from_secs(write.len.unwrap_or(max) / SLOWEST_BYTES_PER_SECOND);
+    let start_by = node.catalog.now().plus(node.config.start_within);
+    let ticket = Ticket {
+        cluster: node.credentials.cluster,
+        op: write.op,
+        key: write.key.clone(),
+        version,
+        volumes: chosen.iter().map(|(id, l)| TicketVolume { id: *id, address: l.address.clone() }).collect(),
+        max_bytes: write.len.unwrap_or(max).min(max),
+        content_type: write.content_type.clone(),
+        expires: None,
+        condition: write.condition.clone(),
+        start_by,
+        commit_by: start_by.plus((node.config.commit_within + arrives).min(LONGEST_COMMIT_WITHIN)),
+        commit_to: first.master.clone(),
+        return_to: write.return_to.clone(),
+        request_id: write.request_id.clone(),
+    };
+    let encoded = ticket.encode(&node.tickets).map_err(|_| Problem::new(ErrorCode::TooLong, "the URL is too long for a ticket"))?;
+    Ok(Granted { encoded, first: (*first).clone(), ticket })
+}
+
+/// `DELETE`.
+pub(crate) async fn delete(node: &Arc<Node>, request: Request, key: Key, query: &Query, cx: &RequestContext) -> Result<Response, Problem> {
+    let (head, _) = request.into_parts();
+    let condition = preconditions::from_headers(&head.headers)?;
+    let record = node.catalog.lookup(&key).await.map_err(|e| e.problem())?;
+    holds(&condition, record.as_ref())?;
+    let record = record.ok_or_else(|| absent(&key))?;
+    let avoid = redirect::avoided(query)?;
+    let Some(first) = replica(node, &record, avoid.first().copied()) else {
+        return delete_here(node, key, &record, condition).await;
+    };
+    let return_to = redirect::return_to(node, &head.headers, &head.uri, &key)?;
+    let write = Write { key, op: TicketOp::Delete, len: Some(0), condition, content_type: None, return_to, request_id: cx.request_id.clone() };
+    let live = node.members.live();
+    let id = live.iter().find(|(_, l)| l.address == first.address).map(|(id, _)| *id);
+    let granted = signed(node, &live, id.as_slice(), &write, record.version)?;
+    redirect::to_write(&granted.first, &write.key, &granted.encoded)
+}
+
+/// With no replica up, the master removes the key itself; the volumes follow when they are back.
+async fn delete_here(node: &Arc<Node>, key: Key, record: &Record, condition: Condition) -> Result<Response, Problem> {
+    let commit_by = node.catalog.now().plus(node.config.commit_within);
+    let request = CommitDelete { key, version: Some(record.version), condition, commit_by, removed_at: None };
+    match node.catalog.delete(request).await.map_err(|e| e.problem())? {
+        CommitAnswer::Refused(problem) => Err(problem),
+        CommitAnswer::Committed(committed) => {
+            for volume in &record.replicas {
+                reclaim::kick(node, *volume);
+            }
+            let mut response = body::status(StatusCode::OK);
+            if let Some(value) = committed.removed.and_then(|v| HeaderValue::from_str(&v.to_string()).ok()) {
+                response.headers_mut().insert("kvdb-version", value);
+            }
+            Ok(response)
+        }
+    }
+}
+
+/// The value's length, as announced; none for a chunked body.
+fn announced_length(headers: &HeaderMap) -> Result<Option<u64>, Problem> {
+    let number = |name: &str| -> Result<Option<u64>, Problem> {
+        let Some(value) = headers.get(name) else { return Ok(None) };
+        let digits = value.to_str().ok().filter(|t| t.bytes().all(|b| b.is_ascii_digit()));
+        digits.and_then(|t| t.parse().ok()).map(Some).ok_or_else(|| Problem::new(ErrorCode::BadRequest, format!("{name} is not a number of bytes")))
+    };
+    if headers.contains_key(header::TRANSFER_ENCODING) {
+        return Ok(None);
+    }
+    let announced = number(LENGTH_HEADER)?;
+    let sent = number("content-length")?;
+    match (announced, sent) {
+        (Some(n), _) => Ok(Some(n)),
+        // A client that asks first, without a body, and does not know the length: `Kvdb-Content-Length` is absent.
+        (None, Some(0) | None) => Ok(None),
+        (None, sent) => Ok(sent),
+    }
+}
+
+fn content_type(headers: &HeaderMap) -> Result<Option<String>, Problem> {
+    let Some(value) = headers.get(header::CONTENT_TYPE) else { return Ok(None) };
+    let text = value.to_str().map_err(|_| Problem::new(ErrorCode::BadRequest, "the Content-Type is not ASCII"))?;
+    if text.len() > MAX_CONTENT_TYPE_BYTES {
+        return Err(Problem::new(ErrorCode::BadRequest, format!("the Content-Type is longer than {MAX_CONTENT_TYPE_BYTES} bytes")));
+    }
+    Ok(Some(text.to_string()))
+}

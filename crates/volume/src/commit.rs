@@ -1,0 +1,120 @@
+//! Asking the master: commits, and what became of versions in doubt.
+
+use crate::node::Node;
+use crate::upload::Durable;
+use kvdb_protocol::message::{Commit, CommitAnswer, Committed, Outcome, Prepared, ReclaimItem, Settle, SettleAnswer, SettleItem, path};
+use kvdb_protocol::limits::MAX_PEER_BATCH;
+use kvdb_protocol::{ErrorCode, Problem, Ticket};
+use kvdb_server::peer::{Destination, PeerError};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// How long a commit is tried before the client is told that its outcome is unknown.
+const COMMIT_TRY: Duration = Duration::from_secs(10);
+/// Pause between two tries.
+const COMMIT_PAUSE: Duration = Duration::from_millis(100);
+/// How long one call to the master may take.
+const CALL_TIMEOUT: Duration = Duration::from_secs(5);
+/// Versions in doubt that are looked at in one round.
+const MAX_IN_DOUBT: usize = 16_384;
+/// How often versions in doubt are asked for.
+const SETTLE_PERIOD: Duration = Duration::from_secs(2);
+
+/// Has the master commit `value` (none: a delete) under the ticket; tries again while the outcome is unknown.
+pub(crate) async fn commit(node: &Node, ticket: &Ticket, encoded: &str, value: Option<Prepared>) -> Result<Committed, Problem> {
+    let credentials = node.membership()?.credentials;
+    let message = Commit { volume: node.volume(), ticket: encoded.to_string(), value };
+    let to = Destination { address: &ticket.commit_to, volume: node.volume(), target: path::COMMIT };
+    let give_up = Instant::now() + COMMIT_TRY;
+    // Whether an earlier try may have been carried out without our hearing of it.
+    let mut uncertain = false;
+    loop {
+        let error = match node.peers.post::<CommitAnswer>(&credentials, to, &message, CALL_TIMEOUT).await {
+            Ok(CommitAnswer::Committed(c)) => return Ok(c),
+            Ok(CommitAnswer::Refused(problem)) => return Err(problem),
+            Err(e) => e,
+        };
+        let problem = error.to_problem();
+        uncertain |= match &error {
+            PeerError::Unreachable { .. } => false,
+            PeerError::Broken { .. } => true,
+            PeerError::Refused { .. } => problem.code == ErrorCode::OutcomeUnknown,
+        };
+        if !uncertain && (!problem.retry || problem.code == ErrorCode::NoSpace) {
+            return Err(problem);
+        }
+        if Instant::now() >= give_up {
+            let detail = format!("the value is durable, but the master did not confirm it ({error}); ask for the key again in a while");
+            return Err(if uncertain { Problem::new(ErrorCode::OutcomeUnknown, detail) } else { problem });
+        }
+        tokio::time::sleep(COMMIT_PAUSE).await;
+    }
+}
+
+/// Commits a durable upload and tells the rest of the chain. To be run in a task of its own, so that it
+/// ends even if the client has gone away.
+pub(crate) async fn commit_upload(node: &Node, ticket: &Ticket, encoded: &str, durable: Durable) -> Result<Committed, Problem> {
+    match commit(node, ticket, encoded, Some(durable.prepared)).await {
+        Ok(committed) => {
+            durable.committed(committed).await;
+            Ok(committed)
+        }
+        Err(problem) if problem.code == ErrorCode::OutcomeUnknown => {
+            durable.leave_in_doubt();
+            Err(problem)
+        }
+        Err(problem) => Err(durable.abandon(problem).await),
+    }
+}
+
+/// Asks for versions in doubt until stopped.
+pub(crate) async fn settle_forever(node: Arc<Node>) {
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(SETTLE_PERIOD) => {}
+            () = node.settle_soon.notified() => tokio::time::sleep(COMMIT_PAUSE).await,
+        }
+        if let Err(problem) = settle_once(&node).await {
+            tracing::debug!(error = %problem, "versions in doubt are not settled yet");
+        }
+    }
+}
+
+async fn settle_once(node: &Node) -> Result<(), Problem> {
+    let Some(master) = node.master() else { return Ok(()) };
+    let credentials = node.membership()?.credentials;
+    let now = node.clock.now();
+    let mut waiting = node.with_store(|s| s.prepared(MAX_IN_DOUBT)).await?;
+    waiting.retain(|i| i.commit_by < now && !node.is_in_flight(i.version));
+    for items in waiting.chunks(MAX_PEER_BATCH) {
+        let message = Settle { volume: node.volume(), versions: items.to_vec() };
+        let to = Destination { address: &master, volume: node.volume(), target: path::SETTLE };
+        let answer: SettleAnswer =
+            node.peers.post(&credentials, to, &message, CALL_TIMEOUT).await.map_err(|e| e.to_problem())?;
+        apply(node, items, answer).await?;
+    }
+    Ok(())
+}
+
+async fn apply(node: &Node, items: &[SettleItem], answer: SettleAnswer) -> Result<(), Problem> {
+    if answer.outcomes.len() != items.len() {
+        return Err(Problem::new(ErrorCode::Internal, "the master answered for another number of versions than it was asked"));
+    }
+    let mut drop = Vec::new();
+    for (item, outcome) in items.iter().zip(answer.outcomes) {
+        match outcome {
+            Outcome::Keep { seq } => {
+                let (key, version) = (item.key.clone(), item.version);
+                node.with_store(move |s| s.mark_committed(&key, version, seq)).await?;
+                tracing::info!(key = %item.key, version = %item.version, seq, "settled: committed");
+            }
+            Outcome::Pending => {}
+            Outcome::Drop => {
+                tracing::info!(key = %item.key, version = %item.version, "settled: dropped");
+                drop.push(ReclaimItem { key: item.key.clone(), version: item.version, deleted: None });
+            }
+        }
+    }
+    node.with_store(move |s| s.remove(&drop)).await
+}

@@ -1,0 +1,99 @@
+//! What a volume is told at its start.
+
+use clap::Parser;
+use kvdb_protocol::ClusterSecret;
+use kvdb_protocol::limits::MAX_INLINE_VALUE_BYTES;
+use kvdb_server::ServerArgs;
+use std::path::PathBuf;
+
+/// Port where none is given.
+pub const DEFAULT_PORT: u16 = 3001;
+/// Uploads at a time at one place of a chain. Each holds about 3 MiB.
+pub const DEFAULT_MAX_UPLOADS: usize = 16;
+/// Memory for values on their way to clients, in MiB.
+pub const DEFAULT_READ_MEMORY_MIB: usize = 24;
+
+/// A kvDB volume server: stores values in a directory and serves them.
+#[derive(Parser)]
+#[command(name = "volume", version)]
+pub struct Args {
+    /// Directory of the volume; made if it does not exist.
+    #[arg(value_name = "DIR", env = "KVDB_VOLUME_DIR", default_value = "/tmp/volume")]
+    pub dir: PathBuf,
+    /// What all servers take.
+    #[command(flatten)]
+    pub server: ServerArgs,
+    /// Where clients reach this volume, as http://host:port [default: the address on the master's list].
+    #[arg(long, env = "KVDB_PUBLIC_URL")]
+    pub public_url: Option<String>,
+    /// Bytes of the disk that new values leave free, so that index and deletes always have room.
+    #[arg(long, env = "KVDB_KEEP_FREE", value_name = "BYTES")]
+    pub keep_free: Option<u64>,
+    /// Uploads at a time; more wait, then get 503.
+    #[arg(long, env = "KVDB_MAX_UPLOADS", default_value_t = DEFAULT_MAX_UPLOADS)]
+    pub max_uploads: usize,
+    /// Memory for values on their way to clients, in MiB; more readers wait, then get 503.
+    #[arg(long, env = "KVDB_READ_MEMORY", value_name = "MIB", default_value_t = DEFAULT_READ_MEMORY_MIB)]
+    pub read_memory: usize,
+    /// Write through the page cache instead of directly to the disk.
+    #[arg(long, env = "KVDB_BUFFERED_WRITES")]
+    pub buffered_writes: bool,
+}
+
+/// Configuration of a volume.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Directory of the volume.
+    pub dir: PathBuf,
+    /// The cluster secret, where one was configured.
+    pub secret: Option<ClusterSecret>,
+    /// Where clients reach this volume, as `http://host:port`.
+    pub public_url: Option<String>,
+    /// Bytes of the disk that new values leave free; none: the store's default.
+    pub keep_free: Option<u64>,
+    /// Uploads at a time.
+    pub max_uploads: usize,
+    /// Memory for values on their way to clients, in MiB.
+    pub read_memory_mib: usize,
+    /// Write through the page cache.
+    pub buffered_writes: bool,
+    /// Largest value that lives in the index, in bytes.
+    pub max_inline_bytes: u64,
+    /// How the server treats its connections.
+    pub serve: kvdb_server::serve::ServeOptions,
+}
+
+impl Config {
+    /// The defaults, for a directory.
+    pub fn new(dir: PathBuf) -> Self {
+        Self {
+            dir,
+            secret: None,
+            public_url: None,
+            keep_free: None,
+            max_uploads: DEFAULT_MAX_UPLOADS,
+            read_memory_mib: DEFAULT_READ_MEMORY_MIB,
+            buffered_writes: false,
+            max_inline_bytes: MAX_INLINE_VALUE_BYTES,
+            serve: kvdb_server::serve::ServeOptions { name: "volume", ..Default::default() },
+        }
+    }
+
+    /// The configuration that the command line asks for.
+    pub fn from_args(args: &Args) -> anyhow::Result<Self> {
+        let mut config = Self::new(args.dir.clone());
+        config.secret = args.server.secret()?;
+        config.serve = args.server.serve_options("volume");
+        config.public_url = args.public_url.clone();
+        config.keep_free = args.keep_free;
+        config.max_uploads = args.max_uploads.max(1);
+        config.read_memory_mib = args.read_memory;
+        config.buffered_writes = args.buffered_writes;
+        Ok(config)
+    }
+
+    pub(crate) fn read_memory_kib(&self) -> usize {
+        // A portion must fit, or no value could ever be read.
+        (self.read_memory_mib << 10).max(2 << 10)
+    }
+}

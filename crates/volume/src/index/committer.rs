@@ -1,0 +1,378 @@
+//! Group commit: one thread takes whatever waits, makes one batch of it with one sync, then answers all.
+
+use super::tables::{Counters, Table, Tables};
+use super::{IndexError, IndexOptions, tombstone_cutoff};
+use crate::disk;
+use crate::format::record::{Place, Record, ValueRecord, blob_list_key, entry_key, parse_entry_key, parse_time_list_key, time_list_key};
+use fjall::{OwnedWriteBatch, PersistMode};
+use kvdb_protocol::message::ReclaimItem;
+use kvdb_protocol::{Key, VersionId};
+use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// Changes that wait; whoever comes next waits outside. Each may carry a small value.
+const MAX_WAITING: usize = 64;
+/// Most changes of one batch.
+const MAX_BATCH_OPS: usize = 128;
+/// How long an unsynced change may stay so.
+const MAX_UNSYNCED: Duration = Duration::from_millis(500);
+/// How often old tombstones are looked for.
+const SWEEP_EVERY: Duration = Duration::from_secs(3600);
+/// Most tombstones dropped in one batch.
+const SWEEP_BATCH: usize = 1000;
+/// A batch that takes longer than this is not waited for: the engine can wait for ever on a full disk.
+const MAX_WAIT: Duration = Duration::from_secs(60);
+
+/// A change.
+pub enum Op {
+    Put { key: Key, version: VersionId, record: ValueRecord, inline: Option<Vec<u8>> },
+    Adopt { values: Vec<(Key, VersionId, ValueRecord)> },
+    Commit { key: Key, version: VersionId, seq: u64 },
+    Remove { items: Vec<ReclaimItem> },
+}
+
+/// What became of a change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It is done.
+    Done,
+    /// A put found the version there already, as this.
+    Present(Box<ValueRecord>),
+    /// A put found that the version was deleted.
+    Deleted,
+    /// A commit found no such version.
+    Absent,
+    /// A remove left these blob files without an entry.
+    Removed(Vec<VersionId>),
+}
+
+struct Request {
+    op: Op,
+    answer: SyncSender<Result<Outcome, IndexError>>,
+}
+
+/// The handle to the thread. Dropping it lets the thread finish what waits, and waits for it.
+pub struct Committer {
+    requests: Option<SyncSender<Request>>,
+    thread: Option<JoinHandle<()>>,
+    stopped: Arc<Mutex<Option<String>>>,
+}
+
+impl Committer {
+    pub fn start(tables: Tables, counters: Arc<Counters>, dir: PathBuf, options: IndexOptions) -> std::io::Result<Self> {
+        let (sender, requests) = sync_channel(MAX_WAITING);
+        let stopped = Arc::new(Mutex::new(None));
+        let worker =
+            Worker { tables, counters, dir, options, stopped: Arc::clone(&stopped), unsynced_since: None, next_sweep: Instant::now() };
+        let thread = std::thread::Builder::new().name("kvdb-index".into()).spawn(move || worker.run(&requests))?;
+        Ok(Self { requests: Some(sender), thread: Some(thread), stopped })
+    }
+
+    /// Makes a change and waits for it.
+    pub fn run(&self, op: Op) -> Result<Outcome, IndexError> {
+        if let Some(reason) = self.stopped() {
+            return Err(IndexError::Stopped(reason));
+        }
+        let (answer, result) = sync_channel(1);
+        let sent = self.requests.as_ref().is_some_and(|r| r.send(Request { op, answer }).is_ok());
+        if !sent {
+            return Err(self.stop("its thread has ended"));
+        }
+        match result.recv_timeout(MAX_WAIT) {
+            Ok(outcome) => outcome,
+            Err(RecvTimeoutError::Timeout) => Err(self.stop("a write did not end")),
+            Err(RecvTimeoutError::Disconnected) => Err(self.stop("its thread has ended")),
+        }
+    }
+
+    /// Why nothing more is written, if so.
+    pub fn stopped(&self) -> Option<String> {
+        self.stopped.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn stop(&self, reason: &str) -> IndexError {
+        stop(&self.stopped, reason)
+    }
+}
+
+impl Drop for Committer {
+    fn drop(&mut self) {
+        drop(self.requests.take());
+        // A thread that hangs in the engine cannot be waited for; the process is then ending anyway.
+        if self.stopped().is_none()
+            && let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the index's thread ended in a panic");
+        }
+    }
+}
+
+/// Notes that nothing more is written, with the first reason.
+fn stop(stopped: &Mutex<Option<String>>, reason: &str) -> IndexError {
+    let mut slot = stopped.lock().unwrap_or_else(PoisonError::into_inner);
+    let first = slot.get_or_insert_with(|| {
+        tracing::error!(reason, "the index takes no more writes");
+        reason.to_string()
+    });
+    IndexError::Stopped(first.clone())
+}
+
+struct Worker {
+    tables: Tables,
+    counters: Arc<Counters>,
+    dir: PathBuf,
+    options: IndexOptions,
+    stopped: Arc<Mutex<Option<String>>>,
+    unsynced_since: Option<Instant>,
+    next_sweep: Instant,
+}
+
+/// What one batch has changed so far, so that a later change of the same batch sees it.
+struct Batch<'a> {
+    tables: &'a Tables,
+    /// The last word on each key of each table: the engine gives all writes of a batch one sequence
+    /// number, so a key must not be in it twice.
+    writes: BTreeMap<(Table, Vec<u8>), Option<Vec<u8>>>,
+    /// Before the batch, and after it.
+    changed: HashMap<Vec<u8>, (Option<Record>, Option<Record>)>,
+    must_sync: bool,
+}
+
+impl Worker {
+    fn run(mut self, requests: &Receiver<Request>) {
+        loop {
+            match requests.recv_timeout(self.until_next_duty()) {
+                Ok(first) => self.commit(first, requests),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
+            self.do_duties();
+        }
+        self.sync_deferred();
+    }
+
+    fn until_next_duty(&self) -> Duration {
+        let sync = self.unsynced_since.map(|t| t + MAX_UNSYNCED);
+        let next = sync.map_or(self.next_sweep, |s| s.min(self.next_sweep));
+        next.saturating_duration_since(Instant::now())
+    }
+
+    fn do_duties(&mut self) {
+        if self.unsynced_since.is_some_and(|t| t.elapsed() >= MAX_UNSYNCED) {
+            self.sync_deferred();
+        }
+        if Instant::now() >= self.next_sweep {
+            self.next_sweep = match self.sweep() {
+                Ok(true) => Instant::now(),
+                Ok(false) => Instant::now() + SWEEP_EVERY,
+                Err(error) => {
+                    tracing::warn!(%error, "old tombstones stay for now");
+                    Instant::now() + SWEEP_EVERY
+                }
+            };
+        }
+    }
+
+    /// One batch: check, apply, make durable, answer all.
+    fn commit(&mut self, first: Request, requests: &Receiver<Request>) {
+        let room = self.too_little_room();
+        let mut batch = Batch { tables: &self.tables, writes: BTreeMap::new(), changed: HashMap::new(), must_sync: false };
+        let mut answers = Vec::new();
+        let mut next = Some(first);
+        while let Some(Request { op, answer }) = next.take() {
+            let outcome = match room {
+                Some(free) if op.takes_room() => Err(IndexError::NoSpace { free }),
+                _ => batch.apply(op),
+            };
+            answers.push((answer, outcome));
+            if answers.len() < MAX_BATCH_OPS {
+                next = requests.try_recv().ok();
+            }
+        }
+        let Batch { writes, changed, must_sync, .. } = batch;
+        let written = self.write(self.tables.batch(writes), must_sync);
+        if written.is_ok() {
+            changed.values().for_each(|(before, after)| self.counters.change(before.as_ref(), after.as_ref()));
+        }
+        for (answer, outcome) in answers {
+            let outcome = match (&written, outcome) {
+                (Err(reason), Ok(_)) => Err(IndexError::Stopped(reason.clone())),
+                (_, outcome) => outcome,
+            };
+            // Whoever asked may have stopped waiting; the change stands all the same.
+            let _ = answer.send(outcome);
+        }
+    }
+
+    /// The room on the file system, where it is so little that new values are refused.
+    fn too_little_room(&self) -> Option<u64> {
+        disk::room(&self.dir).ok().map(|r| r.available).filter(|free| *free < self.options.min_room_bytes)
+    }
+
+    /// Writes a batch. A failed one is never tried again: what is on the disk is not known any more.
+    fn write(&mut self, batch: OwnedWriteBatch, must_sync: bool) -> Result<(), String> {
+        if let Some(reason) = self.stopped.lock().unwrap_or_else(PoisonError::into_inner).clone() {
+            return Err(reason);
+        }
+        if batch.is_empty() {
+            return Ok(());
+        }
+        let mode = if must_sync { PersistMode::SyncData } else { PersistMode::Buffer };
+        if let Err(e) = batch.durability(Some(mode)).commit() {
+            let reason = e.to_string();
+            stop(&self.stopped, &reason);
+            return Err(reason);
+        }
+        // One sync of the journal covers all that was written to it before.
+        self.unsynced_since = if must_sync { None } else { self.unsynced_since.or_else(|| Some(Instant::now())) };
+        Ok(())
+    }
+
+    fn sync_deferred(&mut self) {
+        if self.unsynced_since.take().is_some()
+            && let Err(e) = self.tables.db.persist(PersistMode::SyncData)
+        {
+            stop(&self.stopped, &e.to_string());
+        }
+    }
+
+    /// Drops some of the tombstones that are old enough. Returns whether there may be more.
+    fn sweep(&mut self) -> Result<bool, IndexError> {
+        let cutoff = tombstone_cutoff(self.options.tombstone_keep);
+        let mut writes = BTreeMap::new();
+        let mut dropped = 0;
+        for guard in self.tables.tombstones.iter().take(SWEEP_BATCH) {
+            let k = guard.key()?;
+            let (time, entry) = parse_time_list_key(&k)?;
+            if time >= cutoff {
+                break;
+            }
+            parse_entry_key(entry)?;
+            if matches!(self.tables.record(entry)?, Some(Record::Tombstone(_))) {
+                writes.insert((Table::Entries, entry.to_vec()), None);
+            }
+            writes.insert((Table::Tombstones, k.to_vec()), None);
+            dropped += 1;
+        }
+        self.write(self.tables.batch(writes), false).map_err(IndexError::Stopped)?;
+        Ok(dropped == SWEEP_BATCH)
+    }
+}
+
+impl Op {
+    /// Whether it is refused where room is short. Commits and removes never are.
+    fn takes_room(&self) -> bool {
+        matches!(self, Self::Put { .. })
+    }
+}
+
+impl Batch<'_> {
+    fn apply(&mut self, op: Op) -> Result<Outcome, IndexError> {
+        match op {
+            Op::Put { key, version, record, inline } => self.put(&key, version, record, inline),
+            Op::Adopt { values } => {
+                for (key, version, record) in values {
+                    self.put(&key, version, record, None)?;
+                }
+                Ok(Outcome::Done)
+            }
+            Op::Commit { key, version, seq } => self.commit(&key, version, seq),
+            Op::Remove { items } => self.remove(items),
+        }
+    }
+
+    fn put(&mut self, key: &Key, version: VersionId, record: ValueRecord, inline: Option<Vec<u8>>) -> Result<Outcome, IndexError> {
+        let k = entry_key(key, version);
+        match self.current(&k)? {
+            // Another request of this batch may have put it: the answer must wait for the sync as well.
+            Some(Record::Value(there)) => return Ok(Outcome::Present(Box::new(there))),
+            Some(Record::Tombstone(_)) => return Ok(Outcome::Deleted),
+            None => {}
+        }
+        self.insert(Table::Prepared, time_list_key(record.commit_by, &k), Vec::new());
+        match record.place {
+            Place::Inline => self.insert(Table::Inline, k.clone(), inline.unwrap_or_default()),
+            Place::File { .. } => self.insert(Table::Blobs, blob_list_key(version).to_vec(), key.as_bytes().to_vec()),
+        }
+        self.set(k, Some(Record::Value(record)))?;
+        self.must_sync = true;
+        Ok(Outcome::Done)
+    }
+
+    fn commit(&mut self, key: &Key, version: VersionId, seq: u64) -> Result<Outcome, IndexError> {
+        let k = entry_key(key, version);
+        let Some(Record::Value(mut record)) = self.current(&k)? else { return Ok(Outcome::Absent) };
+        if record.seq.is_none() {
+            self.delete(Table::Prepared, time_list_key(record.commit_by, &k));
+        }
+        if record.seq != Some(seq) {
+            record.seq = Some(seq);
+            self.set(k, Some(Record::Value(record)))?;
+        }
+        Ok(Outcome::Done)
+    }
+
+    fn remove(&mut self, items: Vec<ReclaimItem>) -> Result<Outcome, IndexError> {
+        let mut files = Vec::new();
+        for ReclaimItem { key, version, deleted } in items {
+            let k = entry_key(&key, version);
+            let current = self.current(&k)?;
+            if let Some(Record::Value(record)) = &current {
+                if record.seq.is_none() {
+                    self.delete(Table::Prepared, time_list_key(record.commit_by, &k));
+                }
+                match record.place {
+                    Place::Inline => self.delete(Table::Inline, k.clone()),
+                    Place::File { .. } => {
+                        self.delete(Table::Blobs, blob_list_key(version).to_vec());
+                        files.push(version);
+                    }
+                }
+            }
+            match (current, deleted) {
+                // A tombstone stays what it is, whatever is asked again.
+                (Some(Record::Tombstone(_)), _) | (None, None) => {}
+                (_, Some(deleted)) => {
+                    self.insert(Table::Tombstones, time_list_key(deleted.time, &k), Vec::new());
+                    self.set(k, Some(Record::Tombstone(deleted)))?;
+                }
+                (Some(Record::Value(_)), None) => self.set(k, None)?,
+            }
+        }
+        self.must_sync = true;
+        Ok(Outcome::Removed(files))
+    }
+
+    fn current(&self, k: &[u8]) -> Result<Option<Record>, IndexError> {
+        match self.changed.get(k) {
+            Some((_, after)) => Ok(after.clone()),
+            None => self.tables.record(k),
+        }
+    }
+
+    fn set(&mut self, k: Vec<u8>, after: Option<Record>) -> Result<(), IndexError> {
+        match &after {
+            Some(record) => self.insert(Table::Entries, k.clone(), record.encode()?),
+            None => self.delete(Table::Entries, k.clone()),
+        }
+        let before = match self.changed.remove(&k) {
+            Some((before, _)) => before,
+            None => self.tables.record(&k)?,
+        };
+        self.changed.insert(k, (before, after));
+        Ok(())
+    }
+
+    fn insert(&mut self, table: Table, key: Vec<u8>, value: Vec<u8>) {
+        self.writes.insert((table, key), Some(value));
+    }
+
+    fn delete(&mut self, table: Table, key: Vec<u8>) {
+        self.writes.insert((table, key), None);
+    }
+}

@@ -1,0 +1,14 @@
+//! `volume [DIR]`: a kvDB volume server.
+
+use clap::Parser as _;
+use kvdb_volume::{Args, Config, DEFAULT_PORT, run};
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let args = Args::parse();
+    kvdb_server::logs::init();
+    args.server.check_exposure()?;
+    let config = Config::from_args(&args)?;
+    let listener = args.server.listen(DEFAULT_PORT).await?;
+    run(listener, config, kvdb_server::signals::on_terminate()).await
+}

@@ -1,0 +1,170 @@
+//! What all parts of a running volume share.
+
+use crate::clock::ClusterClock;
+use crate::config::Config;
+use crate::store::{Store, StoreError};
+use kvdb_protocol::limits::MAX_REPLICAS;
+use kvdb_protocol::{ClusterId, ClusterSecret, ErrorCode, Problem, Ticket, TicketKey, VersionId, VolumeId};
+use kvdb_server::peer::{Credentials, Peers};
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use tokio::sync::{Notify, Semaphore};
+
+/// A running volume.
+pub(crate) struct Node {
+    pub store: Arc<Store>,
+    pub config: Config,
+    pub peers: Peers,
+    pub clock: ClusterClock,
+    /// Places for uploads, by place in the chain: whoever holds one of a place waits only for one of the next, so no
+    /// two volumes can wait for each other.
+    pub uploads: Vec<Arc<Semaphore>>,
+    /// Memory for bytes of values on their way from disk to clients, in KiB.
+    pub read_memory: Arc<Semaphore>,
+    /// Wakes the settling of prepared versions.
+    pub settle_soon: Notify,
+    membership: RwLock<Option<Membership>>,
+    master: Mutex<Option<String>>,
+    in_flight: Mutex<HashSet<VersionId>>,
+    busy: AtomicU64,
+}
+
+/// What belonging to a cluster brings.
+#[derive(Clone)]
+pub(crate) struct Membership {
+    pub credentials: Credentials,
+    pub tickets: TicketKey,
+}
+
+impl Membership {
+    pub fn new(cluster: ClusterId, secret: &ClusterSecret) -> Self {
+        Self { credentials: Credentials { cluster, key: secret.peer_key() }, tickets: secret.ticket_key() }
+    }
+}
+
+impl Node {
+    pub fn new(store: Store, config: Config, peers: Peers) -> Self {
+        let membership = match (store.cluster(), config.secret.clone().or_else(|| store.secret())) {
+            (Some(cluster), Some(secret)) => Some(Membership::new(cluster, &secret)),
+            _ => None,
+        };
+        Self {
+            uploads: (0..MAX_REPLICAS).map(|_| Arc::new(Semaphore::new(config.max_uploads))).collect(),
+            read_memory: Arc::new(Semaphore::new(config.read_memory_kib())),
+            store: Arc::new(store),
+            config,
+            peers,
+            clock: ClusterClock::new(),
+            settle_soon: Notify::new(),
+            membership: RwLock::new(membership),
+            master: Mutex::new(None),
+            in_flight: Mutex::new(HashSet::new()),
+            busy: AtomicU64::new(0),
+        }
+    }
+
+    pub fn volume(&self) -> VolumeId {
+        self.store.volume()
+    }
+
+    /// The cluster that it belongs to; 503 while it belongs to none.
+    pub fn membership(&self) -> Result<Membership, Problem> {
+        self.membership
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+            .ok_or_else(|| Problem::new(ErrorCode::Unavailable, "this volume belongs to no cluster yet; put it on a master's list"))
+    }
+
+    pub fn set_membership(&self, membership: Membership) {
+        *self.membership.write().unwrap_or_else(PoisonError::into_inner) = Some(membership);
+    }
+
+    /// Where the master was last heard from, as `host:port`.
+    pub fn master(&self) -> Option<String> {
+        lock(&self.master).clone()
+    }
+
+    pub fn set_master(&self, address: &str) {
+        let mut master = lock(&self.master);
+        if master.as_deref() != Some(address) {
+            *master = Some(address.to_string());
+        }
+    }
+
+    /// Decodes a ticket, checks that it may be started now, and finds this volume's place in it.
+    pub fn ticket(&self, text: &str) -> Result<(Ticket, usize), Problem> {
+        let membership = self.membership()?;
+        let ticket = Ticket::decode(text, &membership.tickets, membership.credentials.cluster)?;
+        ticket.check_start(self.clock.now())?;
+        let at = ticket
+            .volumes
+            .iter()
+            .position(|v| v.id == self.volume())
+            .ok_or_else(|| Problem::new(ErrorCode::Misdirected, "the ticket is for other volumes"))?;
+        Ok((ticket, at))
+    }
+
+    /// Claims a version for one upload; a ticket cannot be used twice at once.
+    pub fn claim(self: &Arc<Self>, version: VersionId) -> Result<Claim, Problem> {
+        if !lock(&self.in_flight).insert(version) {
+            return Err(Problem::new(ErrorCode::BadTicket, "the ticket is in use by another request"));
+        }
+        self.busy.fetch_add(1, Ordering::Relaxed);
+        Ok(Claim { node: self.clone(), version })
+    }
+
+    pub fn is_in_flight(&self, version: VersionId) -> bool {
+        lock(&self.in_flight).contains(&version)
+    }
+
+    /// Counts a request that carries a value's bytes, until dropped.
+    pub fn busy_guard(self: &Arc<Self>) -> Busy {
+        self.busy.fetch_add(1, Ordering::Relaxed);
+        Busy(self.clone())
+    }
+
+    pub fn busy(&self) -> u64 {
+        self.busy.load(Ordering::Relaxed)
+    }
+
+    /// Runs a whole operation of the store on a thread where it may block.
+    pub async fn with_store<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Store) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, Problem> {
+        let store = self.store.clone();
+        match tokio::task::spawn_blocking(move || work(&store)).await {
+            Ok(result) => result.map_err(|e| e.to_problem()),
+            Err(e) => Err(Problem::new(ErrorCode::Internal, format!("a storage task failed: {e}"))),
+        }
+    }
+}
+
+fn lock<T>(m: &Mutex<T>) -> MutexGuard<'_, T> {
+    // What the locks guard is whole after every statement, so a panic elsewhere does not spoil it.
+    m.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A version claimed for one upload, until its outcome is known here.
+pub(crate) struct Claim {
+    node: Arc<Node>,
+    version: VersionId,
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        lock(&self.node.in_flight).remove(&self.version);
+        self.node.busy.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A request in flight that carries a value's bytes.
+pub(crate) struct Busy(Arc<Node>);
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.busy.fetch_sub(1, Ordering::Relaxed);
+    }
+}

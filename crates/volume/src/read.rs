@@ -1,0 +1,109 @@
+//! `GET` and `HEAD` of a value: the hot path of a read.
+
+use crate::conditions::{Verdict, evaluate, if_range_holds};
+use crate::node::Node;
+use crate::put::redirect;
+use crate::range::{self, Ranged};
+use crate::stream::{ReadFault, VerifiedReader};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use kvdb_protocol::message::ValueEntry;
+use kvdb_protocol::{ErrorCode, Key, Problem, VersionId};
+use kvdb_server::body::{self, Response};
+use kvdb_server::guard::Request;
+use kvdb_server::query::Query;
+use std::sync::Arc;
+
+/// Serves the version that the master named.
+pub(crate) async fn read(node: &Arc<Node>, request: Request, key: Key, query: &Query) -> Result<Response, Problem> {
+    let version: VersionId = query
+        .get_str("v")
+        .ok_or_else(|| Problem::new(ErrorCode::Misdirected, "this is a volume, which knows values only by version; ask the master for the key"))?
+        .parse()
+        .map_err(|_| Problem::new(ErrorCode::BadRequest, "the version is malformed"))?;
+    let wanted = key.clone();
+    let stored = match node.with_store(move |s| s.get(&wanted, version)).await? {
+        Some(stored) if stored.entry.expires.is_none_or(|e| e > node.clock.now()) => stored,
+        _ => return back_to_master(node, &key, version, query),
+    };
+    let entry = &stored.entry;
+    let etag = entry.hash.etag();
+    match evaluate(request.headers(), &etag, entry.modified) {
+        Verdict::Proceed => {}
+        Verdict::NotModified => return answer(StatusCode::NOT_MODIFIED, entry, None, body::empty()),
+        Verdict::Failed => return Err(Problem::new(ErrorCode::PreconditionFailed, format!("the value's ETag is {etag}"))),
+    }
+
+    let ranged = match header_text(request.headers(), header::RANGE) {
+        Some(text) if request.method() == Method::GET && if_range_holds(request.headers(), &etag, entry.modified) => range::parse(text, entry.len),
+        _ => Ranged::Whole,
+    };
+    let (status, first, end) = match ranged {
+        Ranged::Whole => (StatusCode::OK, 0, entry.len),
+        Ranged::Part { first, last } => (StatusCode::PARTIAL_CONTENT, first, last + 1),
+        Ranged::Unsatisfiable => return Ok(unsatisfiable(entry.len)),
+    };
+    let part = (status == StatusCode::PARTIAL_CONTENT).then_some((first, end - 1));
+    if request.method() == Method::HEAD {
+        let mut response = answer(status, entry, part, body::empty())?;
+        set(response.headers_mut(), header::CONTENT_LENGTH, &(end - first).to_string())?;
+        return Ok(response);
+    }
+    let entry = entry.clone();
+    let mut reader = VerifiedReader::new(node.clone(), stored, first, end);
+    // The first bytes are checked before the head goes out, so that a bad copy can still be replaced by another.
+    match reader.start().await {
+        Ok(()) => {}
+        Err(ReadFault::Busy) => return Err(Problem::new(ErrorCode::Busy, "memory for reads is in use by slow readers; try again")),
+        Err(ReadFault::BadCopy) => return back_to_master(node, &key, version, query),
+    }
+    let mut response = answer(status, &entry, part, reader.into_body())?;
+    set(response.headers_mut(), header::CONTENT_LENGTH, &(end - first).to_string())?;
+    Ok(response)
+}
+
+/// The version is not here (any more): the master knows what is current, and is told what was missed.
+fn back_to_master(node: &Node, key: &Key, version: VersionId, query: &Query) -> Result<Response, Problem> {
+    let absent = || Problem::new(ErrorCode::NotFound, "this version is not here; ask the master for the key");
+    let tickets = node.membership()?.tickets;
+    let host = query.get_str("back").and_then(|b| tickets.verify_back(b)).ok_or_else(absent)?;
+    redirect(StatusCode::FOUND, &format!("http://{host}{}?missed={version}.{}", key.to_path(), node.volume()))
+}
+
+fn answer(status: StatusCode, entry: &ValueEntry, part: Option<(u64, u64)>, body: body::Body) -> Result<Response, Problem> {
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    set(headers, header::ETAG, &entry.hash.etag())?;
+    set(headers, header::LAST_MODIFIED, &httpdate::fmt_http_date(entry.modified.to_system_time()))?;
+    set(headers, HeaderName::from_static("kvdb-version"), &entry.version.to_string())?;
+    if status == StatusCode::NOT_MODIFIED {
+        return Ok(response);
+    }
+    set(headers, header::ACCEPT_RANGES, "bytes")?;
+    set(headers, header::CONTENT_TYPE, entry.content_type.as_deref().unwrap_or("application/octet-stream"))?;
+    set(headers, header::X_CONTENT_TYPE_OPTIONS, "nosniff")?;
+    if let Some((first, last)) = part {
+        set(headers, header::CONTENT_RANGE, &format!("bytes {first}-{last}/{}", entry.len))?;
+    }
+    Ok(response)
+}
+
+fn unsatisfiable(len: u64) -> Response {
+    let problem = Problem::new(ErrorCode::RangeNotSatisfiable, format!("the value has {len} bytes"));
+    let mut response = body::json(StatusCode::RANGE_NOT_SATISFIABLE, &problem);
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    if let Ok(value) = HeaderValue::from_str(&format!("bytes */{len}")) {
+        response.headers_mut().insert(header::CONTENT_RANGE, value);
+    }
+    response
+}
+
+fn set(headers: &mut HeaderMap, name: HeaderName, text: &str) -> Result<(), Problem> {
+    let value = HeaderValue::from_str(text).map_err(|_| Problem::new(ErrorCode::Internal, format!("the {name} cannot be sent")))?;
+    headers.insert(name, value);
+    Ok(())
+}
+
+fn header_text(headers: &HeaderMap, name: HeaderName) -> Option<&str> {
+    headers.get(name).and_then(|v| v.to_str().ok())
+}
