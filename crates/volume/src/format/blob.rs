@@ -11,6 +11,8 @@ pub const MAGIC: [u8; 8] = *b"kvDBblob";
 pub const TAIL_BYTES: usize = 32;
 /// Length of the part of a footer that is there in every file.
 pub const FOOTER_FIXED_BYTES: usize = 96;
+/// Longest content, in bytes (256 GiB): with it, what is read of a footer is bounded whatever a file claims.
+pub const MAX_CONTENT_BYTES: u64 = 256 << 30;
 /// What `expires` holds for a value that never does.
 const NEVER: u64 = u64::MAX;
 /// What the length of the content type holds where there is none.
@@ -58,6 +60,7 @@ pub struct Layout {
     pub content_len: u64,
     /// Length of the footer, without the tail. Bounded by what the content's length can ask for.
     pub footer_len: usize,
+    format: u32,
     tail: [u8; TAIL_BYTES],
 }
 
@@ -132,6 +135,13 @@ impl Footer {
         if hasher.finalize().as_bytes()[..CHECKSUM_BYTES] != layout.tail[TAIL_CHECKED_BYTES..] {
             return Err(FormatError::Checksum);
         }
+        // Only now: a flipped bit in the format must not pass for a newer program's work.
+        if layout.format > FORMAT {
+            return Err(FormatError::Newer { found: layout.format, known: FORMAT });
+        }
+        if layout.format != FORMAT {
+            return Err(FormatError::Field("the format"));
+        }
 
         // Everything below is what we wrote; it is checked all the same, since a checksum is no proof of sense.
         let mut r = Reader(bytes);
@@ -183,22 +193,19 @@ impl Layout {
             return Err(FormatError::Magic);
         }
         let format = r.u32()?;
-        if format > FORMAT {
-            return Err(FormatError::Newer { found: format, known: FORMAT });
-        }
-        if format != FORMAT {
-            return Err(FormatError::Field("the format"));
-        }
         let footer_len = r.u32()?;
         let content_len = file_len
             .checked_sub(TAIL_BYTES as u64 + u64::from(footer_len))
             .ok_or(FormatError::TooShort { what: "the file", found: file_len })?;
         // The bound on what is read into memory: it follows from the file's real length.
+        if content_len > MAX_CONTENT_BYTES {
+            return Err(FormatError::Field("the content's length"));
+        }
         if u64::from(footer_len) + TAIL_BYTES as u64 > max_overhead(content_len) {
             return Err(FormatError::Field("the footer's length"));
         }
         let footer_len = usize::try_from(footer_len).map_err(|_| FormatError::Field("the footer's length"))?;
-        Ok(Self { content_len, footer_len, tail })
+        Ok(Self { content_len, footer_len, format, tail })
     }
 }
 

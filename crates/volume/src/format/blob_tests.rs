@@ -70,7 +70,7 @@ fn a_length_that_the_file_cannot_have_is_refused_before_it_is_read() {
     let mut tail = [0; TAIL_BYTES];
     tail[..8].copy_from_slice(&MAGIC);
     tail[8..12].copy_from_slice(&FORMAT.to_le_bytes());
-    for (footer_len, file_len) in [(u32::MAX, u64::MAX), (u32::MAX, 1 << 33), (1 << 20, 1 << 20), (10_000, 20_000)] {
+    for (footer_len, file_len) in [(u32::MAX, u64::MAX), (1 << 31, 1 << 44), (u32::MAX, 1 << 33), (1 << 20, 1 << 20), (10_000, 20_000)] {
         tail[12..16].copy_from_slice(&footer_len.to_le_bytes());
         assert!(Layout::parse(file_len, tail).is_err(), "{footer_len} of {file_len}");
     }

@@ -91,8 +91,8 @@ impl Index {
     pub fn open(dir: &Path, options: &IndexOptions) -> Result<Self, IndexOpenError> {
         let tables = Tables::open(dir, options.cache_bytes)?;
         let counters = Arc::new(tables.count().map_err(|e| IndexOpenError::Damaged(e.to_string()))?);
-        let committer = Committer::start(tables.clone(), Arc::clone(&counters), dir.to_path_buf(), options.clone())
-            .map_err(IndexOpenError::System)?;
+        let committer =
+            Committer::start(tables.clone(), Arc::clone(&counters), dir.to_path_buf(), options.clone()).map_err(IndexOpenError::System)?;
         Ok(Self { tables, counters, committer })
     }
 

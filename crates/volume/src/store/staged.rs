@@ -52,8 +52,7 @@ impl Staged {
             None => store.options.max_inline_bytes + INLINE_OVERHEAD_BYTES,
         };
         let reservation = store.space.reserve(first)?;
-        let mut staged =
-            Self { store, value, hasher: TreeHasher::new(), pending: Pending::Small(Vec::new()), writer: None, reservation };
+        let mut staged = Self { store, value, hasher: TreeHasher::new(), pending: Pending::Small(Vec::new()), writer: None, reservation };
         if staged.value.len.is_some_and(|len| len > staged.store.options.max_inline_bytes) {
             staged.start_file(first)?;
         }
@@ -84,7 +83,8 @@ impl Staged {
         }
         if let Pending::Small(small) = &mut self.pending {
             if after <= self.store.options.max_inline_bytes {
-                small.reserve_exact(self.value.len.map_or(bytes.len(), |len| usize::try_from(len).unwrap_or(0)).saturating_sub(small.len()));
+                small
+                    .reserve_exact(self.value.len.map_or(bytes.len(), |len| usize::try_from(len).unwrap_or(0)).saturating_sub(small.len()));
                 small.extend_from_slice(bytes);
                 return Ok(());
             }

@@ -134,7 +134,9 @@ impl Stored {
     fn footer(&self, file: &File, path: &std::path::Path, file_len: u64) -> Result<Footer, ReadError> {
         let footer = match read_footer(file, path, file_len) {
             Ok(footer) => footer,
-            Err(FooterError::Io(e)) if e.source.kind() == ErrorKind::UnexpectedEof => return Err(self.corrupt("its end, which is gone".into())),
+            Err(FooterError::Io(e)) if e.source.kind() == ErrorKind::UnexpectedEof => {
+                return Err(self.corrupt("its end, which is gone".into()));
+            }
             Err(FooterError::Io(e)) => return Err(e.into()),
             Err(FooterError::Format(e)) => return Err(self.corrupt(format!("the footer: {e}"))),
         };
@@ -173,9 +175,8 @@ pub(super) enum FooterError {
 /// Reads the footer of a blob file from its end. Allocates no more than the file's length can ask for.
 pub(super) fn read_footer(file: &File, path: &std::path::Path, file_len: u64) -> Result<Footer, FooterError> {
     let mut tail = [0; TAIL_BYTES];
-    let tail_at = file_len
-        .checked_sub(TAIL_BYTES as u64)
-        .ok_or(crate::format::FormatError::TooShort { what: "the file", found: file_len })?;
+    let tail_at =
+        file_len.checked_sub(TAIL_BYTES as u64).ok_or(crate::format::FormatError::TooShort { what: "the file", found: file_len })?;
     file.read_exact_at(&mut tail, tail_at).at(Op::Read, path)?;
     let layout = Layout::parse(file_len, tail)?;
     let mut bytes = vec![0; layout.footer_len];

@@ -34,7 +34,9 @@ fn a_flipped_bit_anywhere_is_found_by_reading_what_it_concerns() {
             // In the content only its subtree is concerned, in the footer all are.
             let concerned = offset >= content_len || offset / SUBTREE_BYTES == i;
             match stored.read_subtree(i) {
-                Ok(bytes) => assert!(!concerned && bytes[..] == content(content_len as usize)[(i * SUBTREE_BYTES) as usize..][..bytes.len()]),
+                Ok(bytes) => {
+                    assert!(!concerned && bytes[..] == content(content_len as usize)[(i * SUBTREE_BYTES) as usize..][..bytes.len()])
+                }
                 Err(ReadError::Corrupt { version, .. }) => assert!(concerned && version == v.version, "byte {offset}, subtree {i}"),
                 Err(e) => panic!("{e}"),
             }
@@ -123,7 +125,13 @@ fn a_copy_in_quarantine_is_kept_and_never_served_again() {
 fn a_blob_file_of_a_newer_format_is_not_put_aside_but_refused() {
     let (volume, v, file_len) = with_value();
     std::fs::remove_dir_all(volume.path().join("index")).unwrap();
-    let file = std::fs::OpenOptions::new().write(true).open(volume.blob(&v)).unwrap();
-    file.write_all_at(&2u32.to_le_bytes(), file_len - 24).unwrap();
+    let mut bytes = std::fs::read(volume.blob(&v)).unwrap();
+    let (at, end) = (file_len as usize - 24, bytes.len() - 16);
+    bytes[at..at + 4].copy_from_slice(&2u32.to_le_bytes());
+    let footer = 2 * SUBTREE_BYTES as usize + 100;
+    let sum = kvdb_protocol::ContentHash::of(&bytes[footer..end]);
+    bytes[end..].copy_from_slice(&sum.0[..16]);
+    std::fs::write(volume.blob(&v), bytes).unwrap();
     assert!(matches!(volume.try_open(), Err(OpenError::NewerFormat { found: 2, .. })));
+    assert!(volume.blob(&v).exists());
 }

@@ -160,7 +160,8 @@ fn the_same_version_again_is_the_same_value_or_refused() {
 fn many_writers_finish_at_once_and_all_are_kept() {
     let volume = Volume::new();
     let store = volume.open();
-    let values: Vec<_> = (0..48u64).map(|n| (new_value(&format!("k{}", n % 7), n, None), content(if n % 2 == 0 { 900 } else { 90_000 }))).collect();
+    let values: Vec<_> =
+        (0..48u64).map(|n| (new_value(&format!("k{}", n % 7), n, None), content(if n % 2 == 0 { 900 } else { 90_000 }))).collect();
     std::thread::scope(|s| {
         for part in values.chunks(6) {
             let store = &store;
