@@ -57,6 +57,8 @@ impl Common {
 
 #[derive(Subcommand)]
 pub enum Command {
+    /// Run a whole small cluster, a master and two volumes, until Ctrl-C
+    Up(Up),
     /// Store a value
     Put(Put),
     /// Read a value; it is checked against its BLAKE3
@@ -69,6 +71,19 @@ pub enum Command {
     Stat(Stat),
     /// Check that a server is ready: exit code 0, else 1
     Health(Health),
+}
+
+#[derive(ClapArgs)]
+pub struct Up {
+    /// Directory for the data of all three; made if it does not exist
+    #[arg(default_value = "kvdb-data", env = "KVDB_DATA")]
+    pub dir: PathBuf,
+    /// Port of the master; the volumes take the two that follow
+    #[arg(long, env = "PORT", default_value_t = 3000, value_parser = clap::value_parser!(u16).range(1..=65533))]
+    pub port: u16,
+    /// Replicas of each value: 1 or 2
+    #[arg(long, env = "KVDB_REPLICAS", default_value_t = 2, value_parser = replicas)]
+    pub replicas: usize,
 }
 
 #[derive(ClapArgs)]
@@ -131,8 +146,19 @@ pub struct Stat {
 
 #[derive(ClapArgs)]
 pub struct Health {
-    /// The server, master or volume [default: the master]
+    /// The server, master or volume [default: this machine at PORT, where that is set, else the master]
     pub url: Option<String>,
+    /// The server's port on this machine, where no URL is given
+    #[arg(long, env = "PORT")]
+    pub port: Option<u16>,
+}
+
+fn replicas(text: &str) -> Result<usize, String> {
+    match text {
+        "1" => Ok(1),
+        "2" => Ok(2),
+        _ => Err("there are two volumes: 1 or 2".into()),
+    }
 }
 
 fn hash(text: &str) -> Result<ContentHash, String> {
@@ -180,6 +206,14 @@ mod tests {
             assert_eq!(e.exit_code(), 2, "{bad}");
             assert!(e.to_string().contains("key"), "{e}");
         }
+    }
+
+    #[test]
+    fn a_cluster_has_room_for_its_three_ports() {
+        assert!(parse(&["up", "--port", "65533"]).is_ok());
+        assert!(parse(&["up", "--port", "65534"]).is_err());
+        assert!(parse(&["up", "--port", "0"]).is_err());
+        assert!(parse(&["up", "--replicas", "3"]).is_err());
     }
 
     #[test]

@@ -6,6 +6,7 @@ mod ls;
 mod put;
 mod rm;
 mod stat;
+mod up;
 
 use crate::args::{Args, Command};
 use crate::exit::Interrupted;
@@ -16,6 +17,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let common = &args.common;
     let work = async {
         match args.command {
+            Command::Up(a) => up::run(a).await,
             Command::Put(a) => put::run(common, a).await,
             Command::Get(a) => get::run(common, a).await,
             Command::Rm(a) => rm::run(common, a).await,
