@@ -36,9 +36,8 @@ fn gone(k: &str, n: u64, seq: u64) -> Entry {
 }
 
 fn merger(volumes: Vec<Vec<Entry>>, uncertain: Uncertain) -> Merger {
-    let source = |(i, entries): (usize, Vec<Entry>)| {
-        (volume(u8::try_from(i + 1).unwrap()), Box::new(entries.into_iter().map(Ok)) as Entries)
-    };
+    let source =
+        |(i, entries): (usize, Vec<Entry>)| (volume(u8::try_from(i + 1).unwrap()), Box::new(entries.into_iter().map(Ok)) as Entries);
     Merger::new(volumes.into_iter().enumerate().map(source).collect(), uncertain).unwrap()
 }
 
@@ -57,7 +56,10 @@ fn the_value_with_the_greatest_sequence_is_kept_whatever_its_version_and_others_
     let (merged, summary) = merge(vec![vec![held("a", 5, Some(9)), held("a", 7, Some(8))], vec![held("a", 5, Some(9))]], Uncertain::Keep);
     let record = merged[0].record.clone().unwrap();
     assert_eq!((record.version, record.seq, record.replicas), (version(5), Some(9), vec![volume(1), volume(2)]));
-    assert_eq!((record.modified, record.expires, record.content_type.as_deref()), (UnixMillis(6), Some(UnixMillis(9_000)), Some("text/plain")));
+    assert_eq!(
+        (record.modified, record.expires, record.content_type.as_deref()),
+        (UnixMillis(6), Some(UnixMillis(9_000)), Some("text/plain"))
+    );
     assert_eq!(merged[0].surplus, [Surplus { volume: volume(1), version: version(7), deleted: None }]);
     let want = Summary { keys: 1, bytes: 5, surplus: 1, max_seq: 9, max_time: UnixMillis(8), ..Summary::default() };
     assert_eq!(summary, want);

@@ -109,7 +109,7 @@ impl Now {
 /// Refuses and remembers it, so that a repeat cannot get another answer.
 fn refuse(view: &mut View<'_>, decision_key: Option<Vec<u8>>, code: ErrorCode, detail: &str) -> Result<CommitAnswer, CatalogError> {
     if let Some(key) = decision_key {
-        view.decide(key, &Decision::Refused { code, detail: detail.into() })?;
+        view.decide(key, &Decision::Refused { code: code.as_str().into(), detail: detail.into() })?;
     }
     Ok(CommitAnswer::Refused(Problem::new(code, detail)))
 }

@@ -8,14 +8,14 @@ pub(super) const CATALOG_FORMAT: u32 = 1;
 
 /// Decisions about versions: prefix, epoch (u64, big endian), kind, version[, commit-by (u64, big endian)].
 pub(super) const DECISION: u8 = b'd';
-/// Single values: prefix and name.
-pub(super) const META: u8 = b'm';
 /// Records: prefix and key.
 pub(super) const RECORD: u8 = b'r';
 /// Volumes: prefix and volume id.
 pub(super) const VOLUME: u8 = b'v';
 /// Copies to be removed: prefix, volume id, version.
 pub(super) const RECLAIM: u8 = b'x';
+
+// Single values: the prefix `m` and a name.
 
 /// Format of the catalog (u32, little endian).
 pub(super) const META_FORMAT: &[u8] = b"mformat";

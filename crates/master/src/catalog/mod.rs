@@ -29,9 +29,9 @@ pub use list::{ListEntry, ListPage, ListQuery};
 pub use record::Record;
 
 use self::core::Core;
+use crate::rebuild::{Merger, Summary};
 use clock::{Clock, Clocks, machine_clocks};
 use committer::{Committer, Op, QUEUE_LENGTH, Reply};
-use crate::rebuild::{Merger, Summary};
 use directory::Directory;
 use engine::Engine;
 use kvdb_protocol::message::{CommitAnswer, Outcome, ReclaimItem, SettleItem};

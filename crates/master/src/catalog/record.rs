@@ -78,14 +78,21 @@ impl From<CommittedAs> for Committed {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Decision {
     Committed(CommittedAs),
-    Refused { code: ErrorCode, detail: String },
+    /// The code as text: its place in the list of codes may change.
+    Refused {
+        code: String,
+        detail: String,
+    },
 }
 
 impl From<Decision> for CommitAnswer {
     fn from(d: Decision) -> Self {
         match d {
             Decision::Committed(c) => Self::Committed(c.into()),
-            Decision::Refused { code, detail } => Self::Refused(Problem::new(code, detail)),
+            Decision::Refused { code, detail } => {
+                let known = ErrorCode::ALL.iter().copied().find(|c| c.as_str() == code);
+                Self::Refused(Problem::new(known.unwrap_or(ErrorCode::Conflict), detail))
+            }
         }
     }
 }

@@ -1,0 +1,170 @@
+//! One contract for every engine.
+
+use crate::catalog::engine::{ApplyError, Batch, Engine, MAX_ENGINE_KEY_BYTES, MAX_ENGINE_VALUE_BYTES};
+use crate::catalog::memory_engine::MemoryEngine;
+use crate::catalog::sled_engine::SledEngine;
+use std::ops::Bound::{self, Excluded, Included, Unbounded};
+
+fn put(pairs: &[(&[u8], &[u8])]) -> Batch {
+    let mut batch = Batch::default();
+    pairs.iter().for_each(|(k, v)| batch.put(*k, *v));
+    batch
+}
+
+fn keys(engine: &dyn Engine, from: Bound<&[u8]>, to: Bound<&[u8]>, limit: usize) -> Vec<Vec<u8>> {
+    engine.scan(from, to, limit).unwrap().into_iter().map(|(k, _)| k).collect()
+}
+
+fn a_batch_is_applied_whole(e: &dyn Engine) {
+    e.apply(&put(&[(b"w1", b"1"), (b"w2", b""), (b"w3", b"3")])).unwrap();
+    let mut batch = Batch::default();
+    batch.put(b"w1", b"first");
+    batch.put(b"w1", b"last");
+    batch.put(b"w3", b"x");
+    batch.delete(b"w3");
+    batch.delete(b"w-absent");
+    e.apply(&batch).unwrap();
+    assert_eq!(e.get(b"w1").unwrap().as_deref(), Some(b"last".as_slice()));
+    assert_eq!(e.get(b"w2").unwrap().as_deref(), Some(b"".as_slice()), "an empty value is not an absent one");
+    assert_eq!(e.get(b"w3").unwrap(), None);
+    e.apply(&Batch::default()).unwrap();
+}
+
+fn a_failed_precondition_is_named_and_changes_nothing(e: &dyn Engine) {
+    e.apply(&put(&[(b"p1", b"1"), (b"p2", b"")])).unwrap();
+    for (key, expected) in [
+        (b"p1".as_slice(), Some(b"2".as_slice())),
+        (b"p1", None),
+        (b"p2", None),
+        (b"p-absent", Some(b"".as_slice())),
+        (b"p1", Some(b"".as_slice())),
+    ] {
+        let mut batch = put(&[(b"p1", b"changed"), (b"p4", b"new")]);
+        batch.delete(b"p2");
+        batch.expect(key, expected.map(<[u8]>::to_vec));
+        batch.expect(b"p0".as_slice(), None);
+        assert_eq!(e.apply(&batch), Err(ApplyError::Precondition { key: key.to_vec() }));
+    }
+    assert_eq!(e.get(b"p1").unwrap().as_deref(), Some(b"1".as_slice()));
+    assert_eq!(e.get(b"p2").unwrap().as_deref(), Some(b"".as_slice()));
+    assert_eq!(e.get(b"p4").unwrap(), None);
+    let mut batch = put(&[(b"p1", b"2")]);
+    batch.expect(b"p1".as_slice(), Some(b"1".to_vec()));
+    batch.expect(b"p2".as_slice(), Some(Vec::new()));
+    batch.expect(b"p3".as_slice(), None);
+    e.apply(&batch).unwrap();
+    assert_eq!(e.get(b"p1").unwrap().as_deref(), Some(b"2".as_slice()), "preconditions hold for the state before the batch");
+}
+
+fn a_scan_is_in_order_and_within_its_bounds_and_limit(e: &dyn Engine) {
+    let all: [&[u8]; 6] = [b"s", b"s\0", b"sa", b"sa\xFF", b"sb", b"s\xFF"];
+    e.apply(&put(&all.map(|k| (k, k)))).unwrap();
+    let within = |from, to, limit| keys(e, from, to, limit);
+    assert_eq!(within(Included(b"s"), Excluded(b"t"), 100), all.map(<[u8]>::to_vec));
+    assert_eq!(within(Excluded(b"s"), Included(b"sb"), 100), all[1..5].to_vec());
+    assert_eq!(within(Included(b"sa"), Included(b"sa"), 100), [b"sa"]);
+    assert_eq!(within(Included(b"s"), Excluded(b"t"), 2), all[..2].to_vec());
+    assert_eq!(within(Included(b"s"), Excluded(b"t"), 0), Vec::<Vec<u8>>::new());
+    for (from, to) in [(Excluded(b"sa"), Excluded(b"sa")), (Included(b"sb"), Included(b"sa")), (Included(b"sa"), Excluded(b"sa"))] {
+        assert_eq!(within(from.map(|b| b.as_slice()), to.map(|b| b.as_slice()), 9), Vec::<Vec<u8>>::new(), "an empty range");
+    }
+    assert!(within(Unbounded, Unbounded, usize::MAX).is_sorted());
+    assert!(within(Excluded(b"s\xFF"), Excluded(b"t"), 9).is_empty());
+}
+
+fn the_largest_pairs_are_taken_and_larger_ones_refused(e: &dyn Engine) {
+    let key = |n: usize| [b"l".as_slice(), &vec![b'k'; n - 1]].concat();
+    let value = vec![7; MAX_ENGINE_VALUE_BYTES];
+    e.apply(&put(&[(&key(MAX_ENGINE_KEY_BYTES), &value)])).unwrap();
+    assert_eq!(e.get(&key(MAX_ENGINE_KEY_BYTES)).unwrap(), Some(value.clone()));
+    let too_large = [(key(MAX_ENGINE_KEY_BYTES + 1), value.clone()), (key(9), [value.as_slice(), b"x"].concat())];
+    for (k, v) in too_large {
+        let refused = e.apply(&put(&[(b"l0", b"x"), (&k, &v)]));
+        assert_eq!(refused, Err(ApplyError::TooLarge { key_bytes: k.len(), value_bytes: v.len() }));
+    }
+    assert_eq!(e.get(b"l0").unwrap(), None);
+}
+
+fn large_batches_are_applied_whole(e: &dyn Engine) {
+    let pairs: Vec<_> = (0..3_000u32).map(|i| ([b"b".as_slice(), &i.to_be_bytes()].concat(), vec![b'v'; 300])).collect();
+    let mut batch = Batch::default();
+    pairs.iter().for_each(|(k, v)| batch.put(k.as_slice(), v.as_slice()));
+    e.apply(&batch).unwrap();
+    assert_eq!(e.scan(Included(b"b"), Excluded(b"c"), usize::MAX).unwrap(), pairs);
+    let mut batch = Batch::default();
+    pairs.iter().for_each(|(k, _)| batch.delete(k.as_slice()));
+    e.apply(&batch).unwrap();
+    assert!(keys(e, Included(b"b"), Excluded(b"c"), usize::MAX).is_empty());
+}
+
+/// Each thread adds one to a counter with the value it read as the precondition: none may be lost. And
+/// two keys that are always written together are never seen apart by a scan.
+fn concurrent_batches_follow_one_another(e: &dyn Engine) {
+    let (threads, rounds) = (4u64, 25u64);
+    e.apply(&put(&[(b"c1", &0u64.to_be_bytes()), (b"c2", &0u64.to_be_bytes())])).unwrap();
+    let add_one = || {
+        loop {
+            let before = e.get(b"c1").unwrap().unwrap();
+            let after = u64::from_be_bytes(before.clone().try_into().unwrap()) + 1;
+            let mut batch = put(&[(b"c1", &after.to_be_bytes()), (b"c2", &after.to_be_bytes())]);
+            batch.expect(b"c1".as_slice(), Some(before));
+            match e.apply(&batch) {
+                Ok(()) => return,
+                Err(ApplyError::Precondition { .. }) => {}
+                Err(other) => panic!("{other}"),
+            }
+        }
+    };
+    std::thread::scope(|s| {
+        for _ in 0..threads {
+            s.spawn(|| (0..rounds).for_each(|_| add_one()));
+        }
+        s.spawn(|| {
+            for _ in 0..200 {
+                let pair = e.scan(Included(b"c1"), Included(b"c2"), 2).unwrap();
+                assert_eq!(pair[0].1, pair[1].1, "a scan saw half a batch");
+            }
+        });
+    });
+    assert_eq!(e.get(b"c2").unwrap(), Some((threads * rounds).to_be_bytes().to_vec()));
+}
+
+fn contract(e: &dyn Engine) {
+    a_batch_is_applied_whole(e);
+    a_failed_precondition_is_named_and_changes_nothing(e);
+    a_scan_is_in_order_and_within_its_bounds_and_limit(e);
+    the_largest_pairs_are_taken_and_larger_ones_refused(e);
+    large_batches_are_applied_whole(e);
+    concurrent_batches_follow_one_another(e);
+    assert!(e.free_bytes().unwrap() > 0);
+    e.size_on_disk().unwrap();
+}
+
+#[test]
+fn the_memory_engine_keeps_the_contract() {
+    contract(&MemoryEngine::default());
+}
+
+#[test]
+fn the_sled_engine_keeps_the_contract_and_all_pairs_when_opened_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("db");
+    let engine = SledEngine::open(&path, 4 << 20).unwrap();
+    contract(&engine);
+    let all = engine.scan(Unbounded, Unbounded, usize::MAX).unwrap();
+    assert!(all.len() > 10 && engine.size_on_disk().unwrap() > 0);
+    drop(engine);
+    let engine = SledEngine::open(&path, 4 << 20).unwrap();
+    assert_eq!(engine.scan(Unbounded, Unbounded, usize::MAX).unwrap(), all);
+    contract(&engine);
+    let blobs = std::fs::read_dir(path.join("blobs")).unwrap().count();
+    assert_eq!(blobs, 0, "sled wrote files of their own, which nobody syncs");
+}
+
+#[test]
+fn a_sled_database_that_cannot_be_read_is_an_error_that_says_what_to_do() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir_all(dir.path().join("db/db")).unwrap();
+    let Err(error) = SledEngine::open(&dir.path().join("db"), 4 << 20) else { panic!("it was opened") };
+    assert!(error.to_string().contains("database"), "{error}");
+}
