@@ -8,22 +8,29 @@ mod rm;
 mod stat;
 mod up;
 
-use crate::args::{Args, Command};
+use crate::args::{Args, Command, Common};
 use crate::exit::Interrupted;
 use crate::output;
 
 /// Does what was asked for, unless the user interrupts it.
 pub async fn run(args: Args) -> anyhow::Result<()> {
-    let common = &args.common;
+    match args.command {
+        // Signals stop it gracefully, within it.
+        Command::Up(up) => up::run(up).await,
+        command => client_command(&args.common, command).await,
+    }
+}
+
+async fn client_command(common: &Common, command: Command) -> anyhow::Result<()> {
     let work = async {
-        match args.command {
-            Command::Up(a) => up::run(a).await,
+        match command {
             Command::Put(a) => put::run(common, a).await,
             Command::Get(a) => get::run(common, a).await,
             Command::Rm(a) => rm::run(common, a).await,
             Command::Ls(a) => ls::run(common, a).await,
             Command::Stat(a) => stat::run(common, &a).await,
             Command::Health(a) => health::run(common, a).await,
+            Command::Up(a) => up::run(a).await,
         }
     };
     tokio::select! {
