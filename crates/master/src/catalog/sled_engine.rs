@@ -23,7 +23,8 @@ const DATA_FILE: &str = "db";
 /// An engine in a directory of its own.
 pub struct SledEngine {
     dir: PathBuf,
-    db: sled::Db,
+    /// None only while it is dropped.
+    db: Option<sled::Db>,
     data: File,
     /// Excludes scans from a batch that is being applied (not from its sync), and batches from each other.
     applying: RwLock<()>,
@@ -37,7 +38,11 @@ impl SledEngine {
         let db = open_patiently(&config)?;
         let data = File::options().read(true).write(true).open(dir.join(DATA_FILE)).map_err(io_error)?;
         sync_tree(dir).map_err(io_error)?;
-        Ok(Self { dir: dir.to_path_buf(), db, data, applying: RwLock::new(()), stopped: AtomicBool::new(false) })
+        Ok(Self { dir: dir.to_path_buf(), db: Some(db), data, applying: RwLock::new(()), stopped: AtomicBool::new(false) })
+    }
+
+    fn db(&self) -> Result<&sled::Db, EngineError> {
+        self.db.as_ref().ok_or_else(|| EngineError::Io("it is closed".into()))
     }
 
     fn write_all(&self, batch: &Batch) -> Result<(), EngineError> {
@@ -48,18 +53,18 @@ impl SledEngine {
                 None => writes.remove(key),
             }
         }
-        self.db.apply_batch(writes).map_err(sled_error)
+        self.db()?.apply_batch(writes).map_err(sled_error)
     }
 
     fn make_durable(&self) -> Result<(), EngineError> {
-        self.db.flush().map_err(sled_error)?;
+        self.db()?.flush().map_err(sled_error)?;
         self.data.sync_data().map_err(io_error)
     }
 }
 
 impl Engine for SledEngine {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, EngineError> {
-        Ok(self.db.get(key).map_err(sled_error)?.map(|v| v.to_vec()))
+        Ok(self.db()?.get(key).map_err(sled_error)?.map(|v| v.to_vec()))
     }
 
     fn scan(&self, from: Bound<&[u8]>, to: Bound<&[u8]>, limit: usize) -> Result<Vec<Pair>, EngineError> {
@@ -67,7 +72,7 @@ impl Engine for SledEngine {
             return Ok(Vec::new());
         }
         let _no_batch = self.applying.read().unwrap_or_else(PoisonError::into_inner);
-        let pairs = self.db.range::<&[u8], _>((from, to)).take(limit);
+        let pairs = self.db()?.range::<&[u8], _>((from, to)).take(limit);
         pairs.map(|pair| pair.map(|(k, v)| (k.to_vec(), v.to_vec())).map_err(sled_error)).collect()
     }
 
@@ -88,12 +93,22 @@ impl Engine for SledEngine {
     }
 
     fn size_on_disk(&self) -> Result<u64, EngineError> {
-        self.db.size_on_disk().map_err(sled_error)
+        self.db()?.size_on_disk().map_err(sled_error)
     }
 
     fn free_bytes(&self) -> Result<u64, EngineError> {
         let fs = rustix::fs::statvfs(&self.dir).map_err(|e| io_error(e.into()))?;
         Ok(fs.f_bavail.saturating_mul(fs.f_frsize))
+    }
+}
+
+impl Drop for SledEngine {
+    /// sled panics when its last sync fails. Nothing is lost by that: what was answered is durable.
+    fn drop(&mut self) {
+        let db = self.db.take();
+        if catch_unwind(AssertUnwindSafe(|| drop(db))).is_err() {
+            tracing::error!(dir = %self.dir.display(), "the database could not be closed (the reason is above)");
+        }
     }
 }
 

@@ -46,7 +46,7 @@ async fn a_replaced_version_is_reclaimed_from_each_of_its_volumes() {
     assert!(!c.created && c.seq == 2);
     let item = ReclaimItem { key: key("a"), version: old, deleted: None };
     for v in [volume(1), volume(2)] {
-        assert_eq!(f.catalog.reclaim_list(v, 10).await.unwrap(), [item.clone()]);
+        assert_eq!(f.catalog.reclaim_list(v, 10).await.unwrap(), std::slice::from_ref(&item));
         assert_eq!(f.catalog.reclaim_list(v, 0).await.unwrap(), []);
     }
     assert_eq!(f.catalog.reclaim_list(volume(3), 10).await.unwrap(), []);
