@@ -5,10 +5,11 @@ mod walk;
 mod writer;
 
 pub use buffer::{AlignedBuffer, BLOCK_BYTES, BUFFER_BYTES, BufferPool};
-pub use walk::{Found, blob_dirs, blob_path, list, list_blobs};
+pub use walk::{blob_dirs, blob_path, list, list_blobs};
 pub use writer::BlobWriter;
 
 use rustix::fs::{CWD, OFlags, RenameFlags};
+use rustix::io::Errno;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -28,8 +29,10 @@ pub enum Op {
     Write,
     /// Set a file's length.
     Truncate,
-    /// Make a file or directory durable.
+    /// Make a file durable.
     Sync,
+    /// Make the names in a directory durable.
+    SyncDir,
     /// Give a file its name.
     Rename,
     /// Remove a file.
@@ -51,6 +54,7 @@ impl std::fmt::Display for Op {
             Self::Write => "write",
             Self::Truncate => "set the length of",
             Self::Sync => "sync",
+            Self::SyncDir => "sync the directory",
             Self::Rename => "rename",
             Self::Remove => "remove",
             Self::List => "list",
@@ -89,6 +93,16 @@ impl DiskError {
         self.source.kind() == io::ErrorKind::AlreadyExists
     }
 
+    /// Whether a sync failed for another reason than room: what is on the disk is not known then.
+    pub fn is_failed_sync(&self) -> bool {
+        matches!(self.op, Op::Sync | Op::SyncDir) && !self.is_no_space()
+    }
+
+    /// Whether the process or the system has no file descriptor left.
+    pub fn is_no_descriptor(&self) -> bool {
+        matches!(self.source.raw_os_error().map(Errno::from_raw_os_error), Some(Errno::MFILE | Errno::NFILE))
+    }
+
     /// Whether the directory takes no writes.
     pub fn is_read_only(&self) -> bool {
         matches!(self.source.kind(), io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied)
@@ -123,21 +137,31 @@ pub enum Existing {
 /// survive a power cut come through here, so that no step can be forgotten.
 ///
 /// # Errors
-/// After an error of [`Op::Sync`] nothing is known of what is on the disk; it must not be tried again.
+/// Of [`Op::Sync`] or [`Op::SyncDir`]: nothing is known of what is on the disk; it must not be tried again.
+/// Of [`Op::SyncDir`] alone the file has its new name already, if only in memory.
 pub fn publish(file: &File, from: &Path, to: &Path, existing: Existing) -> Result<(), DiskError> {
     file.sync_data().at(Op::Sync, from)?;
-    let flags = match existing {
-        Existing::Replace => RenameFlags::empty(),
-        Existing::Keep => RenameFlags::NOREPLACE,
-    };
-    rustix::fs::renameat_with(CWD, from, CWD, to, flags).at(Op::Rename, to)?;
+    match existing {
+        Existing::Replace => std::fs::rename(from, to).at(Op::Rename, to)?,
+        Existing::Keep => rename_beside(from, to)?,
+    }
     sync_parent(to)
+}
+
+/// Renames, unless the new name is taken.
+fn rename_beside(from: &Path, to: &Path) -> Result<(), DiskError> {
+    match rustix::fs::renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+        // Not every file system has this flag. Nobody else makes files here: looking first is as good.
+        Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) if to.symlink_metadata().is_ok() => Err(Errno::EXIST).at(Op::Rename, to),
+        Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => std::fs::rename(from, to).at(Op::Rename, to),
+        other => other.at(Op::Rename, to),
+    }
 }
 
 /// Writes a small file whole and durably, in place of what was there.
 ///
 /// # Errors
-/// The old content stands, unless the error is of [`Op::Sync`].
+/// The old content stands, unless it is an error of a sync.
 pub fn replace_file(path: &Path, bytes: &[u8], mode: u32) -> Result<(), DiskError> {
     let temporary = temporary_name(path);
     remove_if_there(&temporary)?;
@@ -204,7 +228,7 @@ pub fn ensure_dir(path: &Path) -> Result<bool, DiskError> {
 /// # Errors
 /// As of [`publish`].
 pub fn sync_dir(path: &Path) -> Result<(), DiskError> {
-    File::open(path).at(Op::Open, path)?.sync_all().at(Op::Sync, path)
+    File::open(path).at(Op::Open, path)?.sync_all().at(Op::SyncDir, path)
 }
 
 /// Makes the name of a file durable.
@@ -234,7 +258,7 @@ pub fn remove_if_there(path: &Path) -> Result<(), DiskError> {
 /// # Errors
 /// It cannot be moved.
 pub fn move_file(from: &Path, to: &Path) -> Result<(), DiskError> {
-    rustix::fs::renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE).at(Op::Rename, from)?;
+    rename_beside(from, to)?;
     sync_parent(to)?;
     sync_parent(from)
 }

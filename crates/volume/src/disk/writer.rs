@@ -15,7 +15,7 @@ const WRITE_BACK_BYTES: u64 = 8 << 20;
 /// Readable by the owner and its group.
 const FILE_MODE: u32 = 0o640;
 
-/// A file that is being written. Dropping it before [`BlobWriter::publish`] removes it.
+/// A file that is being written. Dropping it before [`BlobWriter::keep`] removes it, under whatever name it has.
 pub struct BlobWriter {
     file: File,
     path: PathBuf,
@@ -63,9 +63,9 @@ impl BlobWriter {
         Ok(true)
     }
 
-    /// Up to where space is reserved, in bytes.
-    pub fn reserved(&self) -> u64 {
-        self.reserved
+    /// Bytes written so far: the file's length once it is published.
+    pub fn written(&self) -> u64 {
+        self.written
     }
 
     /// Writes `block` at the end. All calls but the last give a multiple of [`BLOCK_BYTES`]; `padded` is
@@ -110,13 +110,19 @@ impl BlobWriter {
     /// Cuts the file to what was written and gives it its name, durably. See [`publish`].
     ///
     /// # Errors
-    /// The file is removed under its old name; what `to` names is then not this file, unless the error is of
-    /// [`Op::Sync`].
-    pub fn publish(mut self, to: &Path) -> Result<(), DiskError> {
+    /// The disk is full or failing, or `to` exists, which is then left as it is.
+    pub fn publish(&mut self, to: &Path) -> Result<(), DiskError> {
         self.file.set_len(self.written).at(Op::Truncate, &self.path)?;
-        publish(&self.file, &self.path, to, Existing::Keep)?;
+        let published = publish(&self.file, &self.path, to, Existing::Keep);
+        if published.as_ref().err().is_none_or(|e| e.op == Op::SyncDir) {
+            self.path = to.to_path_buf();
+        }
+        published
+    }
+
+    /// Keeps the file.
+    pub fn keep(mut self) {
         self.keep = true;
-        Ok(())
     }
 }
 
@@ -125,7 +131,7 @@ impl Drop for BlobWriter {
         if !self.keep
             && let Err(error) = super::remove_if_there(&self.path)
         {
-            tracing::warn!(%error, "a temporary file stays until the next start");
+            tracing::warn!(%error, "a file of no value stays until the next start");
         }
     }
 }
@@ -155,6 +161,7 @@ mod tests {
             w.write(&buffer.bytes()[..part.len()], &buffer.bytes()[..part.len().next_multiple_of(BLOCK_BYTES)]).unwrap();
         }
         w.publish(&to).unwrap();
+        w.keep();
         assert!(std::fs::read(&to).unwrap() == bytes, "{len} bytes, direct {direct}");
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
     }
@@ -169,11 +176,23 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_not_published_is_gone() {
+    fn a_file_that_is_not_kept_is_gone_and_takes_no_other_with_it() {
         let dir = tempfile::tempdir().unwrap();
-        let mut w = BlobWriter::create(dir.path().join("from"), true).unwrap();
+        let create = || BlobWriter::create(dir.path().join("from"), true).unwrap();
+        let mut w = create();
         w.reserve(1 << 20).unwrap();
         drop(w);
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+
+        let mut w = create();
+        w.publish(&dir.path().join("to")).unwrap();
+        drop(w);
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+
+        std::fs::write(dir.path().join("to"), b"another's").unwrap();
+        let mut w = create();
+        assert!(w.publish(&dir.path().join("to")).unwrap_err().is_exists());
+        drop(w);
+        assert_eq!(std::fs::read(dir.path().join("to")).unwrap(), b"another's");
     }
 }

@@ -87,14 +87,9 @@ fn fields_that_are_too_long_are_not_written() {
     }
 }
 
-/// The worked example of the document, byte for byte: its hex lines are all that counts.
 #[test]
 fn the_document_shows_the_bytes_that_are_written() {
-    let document = include_str!("../../../../docs/format-volume.md");
-    let example = document.split("<!-- example: blob -->").nth(1).unwrap().split("```").nth(1).unwrap();
-    let hex: String = example.lines().filter_map(|l| l.split_once("  ")).map(|(_, rest)| rest.split('|').next().unwrap()).collect();
-    let digits: Vec<u8> = hex.bytes().filter(u8::is_ascii_hexdigit).collect();
-    let bytes: Vec<u8> = digits.chunks(2).map(|d| u8::from_str_radix(std::str::from_utf8(d).unwrap(), 16).unwrap()).collect();
+    let bytes = crate::format::example("blob");
     let expected = Footer {
         key: Key::new("examplekey").unwrap(),
         version: "018bcfe5-6800-7000-8000-0000000000ab".parse().unwrap(),

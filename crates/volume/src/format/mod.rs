@@ -37,3 +37,13 @@ pub enum FormatError {
     #[error("{0} is not plausible")]
     Field(&'static str),
 }
+
+/// The bytes of a worked example of the document; its hex digits are all that counts.
+#[cfg(test)]
+fn example(name: &str) -> Vec<u8> {
+    let document = include_str!("../../../../docs/format-volume.md");
+    let lines = document.split(&format!("<!-- example: {name} -->")).nth(1).unwrap().split("```").nth(1).unwrap();
+    let hex: String = lines.lines().filter_map(|l| l.split_once("  ")).filter_map(|(_, rest)| rest.split('|').next()).collect();
+    let digits: Vec<u8> = hex.bytes().filter(u8::is_ascii_hexdigit).collect();
+    digits.chunks(2).map(|d| u8::from_str_radix(std::str::from_utf8(d).unwrap(), 16).unwrap()).collect()
+}

@@ -236,6 +236,23 @@ mod tests {
     }
 
     #[test]
+    fn the_document_shows_the_record_that_is_written() {
+        let record = ValueRecord {
+            len: 12,
+            hash: ContentHash::of(b"examplevalue"),
+            place: Place::Inline,
+            content_type: Some("text/plain".into()),
+            modified: UnixMillis(1_700_000_000_000),
+            expires: None,
+            commit_by: UnixMillis(1_700_000_060_000),
+            replicas: vec!["11111111-1111-4111-8111-111111111111".parse().unwrap()],
+            seq: None,
+        };
+        let shown = crate::format::example("record");
+        assert!(Record::Value(record.clone()).encode().unwrap() == shown, "{:02x?}", Record::Value(record).encode());
+    }
+
+    #[test]
     fn the_list_of_blob_files_sorts_as_directories_are_walked() {
         let v = VersionId::from_bytes([1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 0xAB, 0xCD]);
         let k = blob_list_key(v);

@@ -1,5 +1,6 @@
 //! Group commit: one thread takes whatever waits, makes one batch of it with one sync, then answers all.
 
+use super::reserve::Reserve;
 use super::tables::{Counters, Table, Tables};
 use super::{IndexError, IndexOptions, tombstone_cutoff};
 use crate::disk;
@@ -66,8 +67,17 @@ impl Committer {
     pub fn start(tables: Tables, counters: Arc<Counters>, dir: PathBuf, options: IndexOptions) -> std::io::Result<Self> {
         let (sender, requests) = sync_channel(MAX_WAITING);
         let stopped = Arc::new(Mutex::new(None));
-        let worker =
-            Worker { tables, counters, dir, options, stopped: Arc::clone(&stopped), unsynced_since: None, next_sweep: Instant::now() };
+        let reserve = Reserve::new(options.reserve.clone(), options.reserve_bytes);
+        let worker = Worker {
+            tables,
+            counters,
+            dir,
+            options,
+            stopped: Arc::clone(&stopped),
+            unsynced_since: None,
+            next_sweep: Instant::now(),
+            reserve,
+        };
         let thread = std::thread::Builder::new().name("kvdb-index".into()).spawn(move || worker.run(&requests))?;
         Ok(Self { requests: Some(sender), thread: Some(thread), stopped })
     }
@@ -130,6 +140,7 @@ struct Worker {
     stopped: Arc<Mutex<Option<String>>>,
     unsynced_since: Option<Instant>,
     next_sweep: Instant,
+    reserve: Reserve,
 }
 
 /// What one batch has changed so far, so that a later change of the same batch sees it.
@@ -210,8 +221,10 @@ impl Worker {
     }
 
     /// The room on the file system, where it is so little that new values are refused.
-    fn too_little_room(&self) -> Option<u64> {
-        disk::room(&self.dir).ok().map(|r| r.available).filter(|free| *free < self.options.min_room_bytes)
+    fn too_little_room(&mut self) -> Option<u64> {
+        let free = disk::room(&self.dir).ok()?.available;
+        self.reserve.adjust(free, self.options.min_room_bytes);
+        (free < self.options.min_room_bytes).then_some(free)
     }
 
     /// Writes a batch. A failed one is never tried again: what is on the disk is not known any more.

@@ -2,6 +2,7 @@
 //! one committer thread, which puts whatever waits into one batch with one sync.
 
 mod committer;
+mod reserve;
 mod tables;
 
 pub use committer::Outcome;
@@ -31,6 +32,10 @@ pub struct IndexOptions {
     /// Below this much room on the file system new values are refused, so that the index itself never
     /// runs out: a failed write would stop it for good. In bytes.
     pub min_room_bytes: u64,
+    /// Where room is held that is given up when less than that is free.
+    pub reserve: PathBuf,
+    /// How much, in bytes.
+    pub reserve_bytes: u64,
 }
 
 /// Why the index did not do it.

@@ -9,7 +9,7 @@
 //! | `tombstones` | time of the delete, key and version | nothing |
 
 use super::{IndexError, IndexOpenError};
-use crate::format::record::{Record, parse_entry_key};
+use crate::format::record::{Record, parse_blob_list_key, parse_entry_key, parse_time_list_key};
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, KvSeparationOptions, OwnedWriteBatch};
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
@@ -123,7 +123,7 @@ impl Tables {
         })
     }
 
-    /// Reads every record once and counts.
+    /// Reads every record and every key once, so that damage shows at the start, and counts.
     pub fn count(&self) -> Result<Counters, IndexError> {
         let scan = || -> Result<Counters, IndexError> {
             let counters = Counters::default();
@@ -131,6 +131,15 @@ impl Tables {
                 let (k, v) = guard.into_inner()?;
                 parse_entry_key(&k)?;
                 counters.change(None, Some(&Record::decode(&v)?));
+            }
+            for guard in self.blobs.iter() {
+                parse_blob_list_key(&guard.key()?)?;
+            }
+            for guard in self.prepared.iter().chain(self.tombstones.iter()) {
+                parse_entry_key(parse_time_list_key(&guard.key()?)?.1)?;
+            }
+            for guard in self.inline.iter() {
+                parse_entry_key(&guard.key()?)?;
             }
             Ok(counters)
         };

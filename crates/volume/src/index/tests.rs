@@ -5,8 +5,15 @@ use crate::format::record::Place;
 use kvdb_protocol::ContentHash;
 use kvdb_protocol::message::Deleted;
 
-fn options() -> IndexOptions {
-    IndexOptions { cache_bytes: 1 << 20, tombstone_keep: Duration::from_secs(3600), min_room_bytes: 0 }
+fn open(dir: &tempfile::TempDir, min_room_bytes: u64) -> Index {
+    let options = IndexOptions {
+        cache_bytes: 1 << 20,
+        tombstone_keep: Duration::from_secs(3600),
+        min_room_bytes,
+        reserve: dir.path().join("reserve"),
+        reserve_bytes: 1 << 20,
+    };
+    Index::open(&dir.path().join("index"), &options).unwrap()
 }
 
 fn record() -> ValueRecord {
@@ -26,7 +33,7 @@ fn record() -> ValueRecord {
 #[test]
 fn changes_to_one_version_from_many_threads_end_as_the_last_one_says() {
     let dir = tempfile::tempdir().unwrap();
-    let index = Index::open(dir.path(), &options()).unwrap();
+    let index = open(&dir, 0);
     std::thread::scope(|s| {
         for n in 0..8u64 {
             let index = &index;
@@ -50,14 +57,15 @@ fn changes_to_one_version_from_many_threads_end_as_the_last_one_says() {
 #[test]
 fn one_remove_may_name_a_version_twice() {
     let dir = tempfile::tempdir().unwrap();
-    let index = Index::open(dir.path(), &options()).unwrap();
+    let index = open(&dir, 0);
     let (key, version) = (Key::new("k").unwrap(), VersionId::from_parts(1, 1));
     let file = ValueRecord { place: Place::File { file_len: 99 }, ..record() };
     index.put(&key, version, file, None).unwrap();
-    let deleted = Some(Deleted { seq: 4, time: UnixMillis::now() });
+    let tombstone = Deleted { seq: 4, time: UnixMillis::now() };
+    let deleted = Some(tombstone);
     let item = |deleted| ReclaimItem { key: key.clone(), version, deleted };
     assert_eq!(index.remove(&[item(None), item(deleted), item(None)]).unwrap(), [version]);
-    assert_eq!(index.get(&key, version).unwrap(), Some(Record::Tombstone(deleted.unwrap())));
+    assert_eq!(index.get(&key, version).unwrap(), Some(Record::Tombstone(tombstone)));
     assert_eq!(index.counters().values(), 0);
     assert_eq!(index.blob_list().count(), 0);
 }
@@ -66,10 +74,10 @@ fn one_remove_may_name_a_version_twice() {
 fn where_room_is_short_values_are_refused_and_removals_are_not() {
     let dir = tempfile::tempdir().unwrap();
     let (key, version) = (Key::new("k").unwrap(), VersionId::from_parts(1, 1));
-    let index = Index::open(dir.path(), &options()).unwrap();
+    let index = open(&dir, 0);
     index.put(&key, version, record(), Some(b"abc".to_vec())).unwrap();
     drop(index);
-    let index = Index::open(dir.path(), &IndexOptions { min_room_bytes: u64::MAX, ..options() }).unwrap();
+    let index = open(&dir, u64::MAX);
     let other = VersionId::from_parts(2, 2);
     assert!(matches!(index.put(&key, other, record(), Some(b"abc".to_vec())), Err(IndexError::NoSpace { .. })));
     assert_eq!(index.commit(&key, version, 9).unwrap(), Outcome::Done);

@@ -3,43 +3,49 @@
 
 use crate::disk::{self, DiskError};
 use kvdb_protocol::VersionId;
+use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
-const DIRS: usize = 1 << 16;
-
-/// Knows which of the 65,536 directories are there and durable.
+/// Knows which directories are there and durable: of the first level by one byte, of the second by two, so
+/// at most 65,792.
 pub struct BlobDirs {
     blobs: PathBuf,
-    /// One bit a directory. Unset at the start for those that are there, too: a process that was killed
-    /// may have made one and never synced it.
-    durable: Mutex<Vec<u64>>,
+    /// None at the start, though some are there: a process that was killed may have made them and never
+    /// synced their names.
+    durable: Mutex<HashSet<(u8, Option<u8>)>>,
 }
 
 impl BlobDirs {
     pub fn new(blobs: PathBuf) -> Self {
-        Self { blobs, durable: Mutex::new(vec![0; DIRS / 64]) }
+        Self { blobs, durable: Mutex::new(HashSet::new()) }
     }
 
     /// The path for a version's file; its directory is there, durably.
     pub fn path_for(&self, version: VersionId) -> Result<PathBuf, DiskError> {
         let path = disk::blob_path(&self.blobs, version);
         let [.., x, y] = *version.as_bytes();
-        let (word, bit) = (usize::from(x) * 4 + usize::from(y) / 64, 1u64 << (y % 64));
-        let is_durable = |durable: &[u64]| durable.get(word).is_some_and(|w| w & bit != 0);
-        if !is_durable(&self.durable.lock().unwrap_or_else(PoisonError::into_inner))
+        if !self.is_durable((x, Some(y)))
             && let Some(dir) = path.parent()
             && let Some(above) = dir.parent()
         {
-            if disk::ensure_dir(above)? || !dir.exists() {
+            if !self.is_durable((x, None)) {
+                disk::ensure_dir(above)?;
                 disk::sync_dir(&self.blobs)?;
+                self.now_durable((x, None));
             }
             disk::ensure_dir(dir)?;
             disk::sync_dir(above)?;
-            if let Some(w) = self.durable.lock().unwrap_or_else(PoisonError::into_inner).get_mut(word) {
-                *w |= bit;
-            }
+            self.now_durable((x, Some(y)));
         }
         Ok(path)
+    }
+
+    fn is_durable(&self, dir: (u8, Option<u8>)) -> bool {
+        self.durable.lock().unwrap_or_else(PoisonError::into_inner).contains(&dir)
+    }
+
+    fn now_durable(&self, dir: (u8, Option<u8>)) {
+        self.durable.lock().unwrap_or_else(PoisonError::into_inner).insert(dir);
     }
 }

@@ -1,6 +1,6 @@
 //! What can go wrong in the store, and what clients are told.
 
-use crate::disk::{DiskError, Op};
+use crate::disk::DiskError;
 use crate::format::FormatError;
 use crate::index::IndexError;
 use kvdb_protocol::{ClusterId, ErrorCode, Problem, VersionId};
@@ -104,6 +104,12 @@ pub enum StoreError {
         /// The version.
         version: VersionId,
     },
+    /// It is not here.
+    #[error("version {version} is not on this volume")]
+    Absent {
+        /// The version.
+        version: VersionId,
+    },
     /// What is on disk is not what was written.
     #[error("the copy of version {version} is damaged: {what}")]
     Corrupt {
@@ -154,10 +160,12 @@ impl StoreError {
             Self::NoSpace { .. } | Self::Index(IndexError::NoSpace { .. }) => ErrorCode::NoSpace,
             Self::Io(e) if e.is_no_space() => ErrorCode::NoSpace,
             Self::Io(e) if e.is_read_only() => ErrorCode::ReadOnly,
+            Self::Io(e) if e.is_no_descriptor() => ErrorCode::Busy,
             Self::TooLarge { .. } => ErrorCode::ValueTooLarge,
             Self::Length { .. } => ErrorCode::IncompleteBody,
             Self::ReadOnly { .. } | Self::Index(IndexError::Stopped(_)) => ErrorCode::ReadOnly,
             Self::VersionUsed { .. } => ErrorCode::Conflict,
+            Self::Absent { .. } => ErrorCode::NotFound,
             Self::Corrupt { .. } => ErrorCode::Corrupt,
             Self::OtherCluster { .. } => ErrorCode::Misdirected,
             Self::Format(_) => ErrorCode::BadRequest,
@@ -176,7 +184,7 @@ impl StoreError {
 
     /// Whether nothing more may be written after this: what is on the disk is not known.
     pub(super) fn is_failed_sync(&self) -> bool {
-        matches!(self, Self::Io(e) if e.op == Op::Sync && !e.is_no_space())
+        matches!(self, Self::Io(e) if e.is_failed_sync())
     }
 }
 

@@ -8,6 +8,7 @@ mod dirs;
 mod error;
 mod identity;
 mod open;
+mod sink;
 mod space;
 mod staged;
 mod stored;
@@ -32,7 +33,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-/// Default of [`StoreOptions::keep_free_bytes`], which then is at most a twentieth of the file system.
+/// Default of [`StoreOptions::keep_free_bytes`], which shrinks to a twentieth of a small file system.
 pub const DEFAULT_KEEP_FREE_BYTES: u64 = 256 << 20;
 /// Default of [`StoreOptions::index_cache_bytes`].
 pub const DEFAULT_INDEX_CACHE_BYTES: u64 = 8 << 20;
@@ -297,7 +298,7 @@ impl Store {
     /// # Errors
     /// It is damaged, is not here, or cannot be read.
     pub fn verify(&self, key: &Key, version: VersionId) -> Result<Verified, StoreError> {
-        let stored = self.get(key, version)?.ok_or_else(|| StoreError::Corrupt { version, what: "it is not here".into() })?;
+        let stored = self.get(key, version)?.ok_or(StoreError::Absent { version })?;
         let subtrees = stored.verify()?;
         Ok(Verified { entry: stored.entry, subtrees })
     }

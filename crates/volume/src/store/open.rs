@@ -23,6 +23,10 @@ use std::sync::{Arc, Mutex};
 
 /// Room below which even the index takes no new values, in bytes.
 const MIN_INDEX_ROOM_BYTES: u64 = 8 << 20;
+/// On a small file system no less than this is kept free by default, in bytes: the index needs it.
+const MIN_KEEP_FREE_BYTES: u64 = 16 << 20;
+/// Room held for removals on a full disk, in bytes; at most a hundredth of the file system.
+const RESERVE_BYTES: u64 = 16 << 20;
 /// Blob files taken into the index in one batch.
 const ADOPT_BATCH: usize = 1024;
 
@@ -37,7 +41,7 @@ pub(super) fn open(mut options: StoreOptions) -> Result<Inner, OpenError> {
 
     let total = disk::room(&options.dir)?.total;
     if options.keep_free_bytes == DEFAULT_KEEP_FREE_BYTES {
-        options.keep_free_bytes = DEFAULT_KEEP_FREE_BYTES.min(total / 20);
+        options.keep_free_bytes = DEFAULT_KEEP_FREE_BYTES.min((total / 20).max(MIN_KEEP_FREE_BYTES.min(total / 4)));
     }
     let index = open_index(&sub("index"), &options, total)?;
     recover(&blobs, &quarantine, &index)?;
@@ -121,6 +125,8 @@ fn open_index(dir: &Path, options: &StoreOptions, total: u64) -> Result<Index, O
         cache_bytes: options.index_cache_bytes,
         tombstone_keep: options.tombstone_keep,
         min_room_bytes: MIN_INDEX_ROOM_BYTES.min(total / 50),
+        reserve: options.dir.join("reserve"),
+        reserve_bytes: RESERVE_BYTES.min(total / 100),
     };
     let failed = |why: String| OpenError::Index { path: dir.to_path_buf(), why };
     disk::ensure_dir(dir)?;

@@ -48,6 +48,11 @@ impl Space {
 }
 
 impl Reservation {
+    /// Adds another promise to this one.
+    pub fn add(&mut self, mut other: Reservation) {
+        self.bytes += std::mem::take(&mut other.bytes);
+    }
+
     /// Gives all back: it is taken on the file system now, and counted there.
     pub fn settle(&mut self) {
         let mut promised = self.space.promised.lock().unwrap_or_else(PoisonError::into_inner);

@@ -131,11 +131,21 @@ fn without_room_a_value_is_refused_before_any_byte() {
 }
 
 #[test]
-fn values_larger_than_the_file_system_are_refused_whole() {
-    let volume = Volume::new();
+fn values_for_which_there_is_no_room_are_refused_at_once_or_when_it_runs_out() {
+    let mut volume = Volume::new();
+    // Leaves about 64 MiB, whatever else this machine writes meanwhile.
+    volume.options.keep_free_bytes = crate::disk::room(volume.dir.path()).unwrap().available - (64 * MIB as u64);
     let store = volume.open();
-    let huge = NewValue { max_len: u64::MAX, ..new_value("k", 1, Some(1 << 60)) };
+    let huge = NewValue { max_len: u64::MAX, ..new_value("k", 1, Some(300 * MIB as u64)) };
     assert!(matches!(store.begin(huge), Err(StoreError::NoSpace { .. })));
+    let mut staged = store.begin(new_value("k", 2, None)).unwrap();
+    let block = content(MIB);
+    let refused = (0..300).find_map(|_| staged.write(&block).err()).unwrap();
+    assert!(matches!(refused, StoreError::NoSpace { .. }), "{refused}");
+    drop(staged);
+    assert!(volume.files("tmp").is_empty() && store.status().writable);
+    let beyond_the_format = NewValue { max_len: u64::MAX, ..new_value("k", 3, Some(1 << 60)) };
+    assert!(matches!(store.begin(beyond_the_format), Err(StoreError::TooLarge { .. })));
 }
 
 #[test]
@@ -165,7 +175,11 @@ fn many_writers_finish_at_once_and_all_are_kept() {
     std::thread::scope(|s| {
         for part in values.chunks(6) {
             let store = &store;
-            s.spawn(move || part.iter().for_each(|(v, bytes)| drop(put(store, v, bytes))));
+            s.spawn(move || {
+                for (v, bytes) in part {
+                    put(store, v, bytes);
+                }
+            });
         }
     });
     assert_eq!((store.status().values, store.status().prepared), (48, 48));

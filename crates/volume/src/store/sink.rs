@@ -1,0 +1,117 @@
+//! The file of a value on its way in: one buffer, filled, hashed, written, filled again.
+
+use super::error::StoreError;
+use super::space::{Reservation, Space};
+use crate::disk::{AlignedBuffer, BLOCK_BYTES, BUFFER_BYTES, BlobWriter, BufferPool};
+use kvdb_protocol::tree::TreeHasher;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// Least and most by which the room of a value of unknown length grows at a time, in bytes.
+const MIN_STEP_BYTES: u64 = 8 << 20;
+const MAX_STEP_BYTES: u64 = 128 << 20;
+
+/// A file with its buffer and its room.
+pub struct FileSink {
+    writer: BlobWriter,
+    buffer: AlignedBuffer,
+    /// Bytes of the buffer that are neither hashed nor written yet.
+    filled: usize,
+    space: Arc<Space>,
+    /// What is promised to it and not yet taken on the file system.
+    promise: Reservation,
+    /// Up to where room is promised or taken, in bytes of the file.
+    room_to: u64,
+}
+
+impl FileSink {
+    /// Makes the file, with room for `room` bytes. Without room there is no trace of it.
+    pub fn create(path: PathBuf, direct: bool, room: u64, space: &Arc<Space>, buffers: &Arc<BufferPool>) -> Result<Self, StoreError> {
+        let promise = space.reserve(room)?;
+        let writer = BlobWriter::create(path, direct)?;
+        let mut sink = Self { writer, buffer: buffers.take(), filled: 0, space: Arc::clone(space), promise, room_to: 0 };
+        sink.take_room(room)?;
+        Ok(sink)
+    }
+
+    /// What waits in the buffer.
+    pub fn waiting(&self) -> &[u8] {
+        &self.buffer.bytes()[..self.filled]
+    }
+
+    /// Takes content. A full buffer is hashed and written when more comes: whole subtrees at a time.
+    pub fn take(&mut self, mut bytes: &[u8], hasher: &mut TreeHasher) -> Result<(), StoreError> {
+        while !bytes.is_empty() {
+            if self.filled == BUFFER_BYTES {
+                hasher.update(self.waiting());
+                let need = hasher.len();
+                if need > self.room_to {
+                    // As much again as there is, so that a long value asks seldom and a short one takes little.
+                    self.ensure_room(need + need.clamp(MIN_STEP_BYTES, MAX_STEP_BYTES))?;
+                }
+                self.write()?;
+            }
+            bytes = self.fill(bytes);
+        }
+        Ok(())
+    }
+
+    /// Writes what waits and then the footer, and gives the file out to be published. `content_len` is the
+    /// length of all content, which is hashed already.
+    pub fn end(mut self, content_len: u64, footer: &[u8]) -> Result<BlobWriter, StoreError> {
+        self.ensure_room(content_len + footer.len() as u64)?;
+        let mut rest = footer;
+        while !rest.is_empty() {
+            if self.filled == BUFFER_BYTES {
+                self.write()?;
+            }
+            rest = self.fill(rest);
+        }
+        self.write()?;
+        debug_assert_eq!(self.writer.written(), content_len + footer.len() as u64);
+        Ok(self.writer)
+    }
+
+    /// Copies as much as fits into the buffer; what does not comes back.
+    fn fill<'a>(&mut self, bytes: &'a [u8]) -> &'a [u8] {
+        let (now, rest) = bytes.split_at(bytes.len().min(BUFFER_BYTES - self.filled));
+        self.buffer.bytes_mut()[self.filled..self.filled + now.len()].copy_from_slice(now);
+        self.filled += now.len();
+        rest
+    }
+
+    /// Writes what is in the buffer and empties it.
+    fn write(&mut self) -> Result<(), StoreError> {
+        let padded = self.filled.next_multiple_of(BLOCK_BYTES);
+        self.buffer.bytes_mut()[self.filled..padded].fill(0);
+        self.writer.write(&self.buffer.bytes()[..self.filled], &self.buffer.bytes()[..padded])?;
+        self.filled = 0;
+        Ok(())
+    }
+
+    /// Has room for `bytes` of the file, or fails.
+    fn ensure_room(&mut self, bytes: u64) -> Result<(), StoreError> {
+        if bytes > self.room_to {
+            self.promise.add(self.space.reserve(bytes - self.room_to)?);
+            self.take_room(bytes)?;
+        }
+        Ok(())
+    }
+
+    /// Takes what is promised on the file system, up to `bytes` of the file. Where the file system cannot
+    /// do that, the promise stands until the file is written.
+    fn take_room(&mut self, bytes: u64) -> Result<(), StoreError> {
+        let need = bytes.saturating_sub(self.room_to);
+        match self.writer.reserve(bytes) {
+            Ok(true) => self.promise.settle(),
+            Ok(false) => {}
+            Err(e) if e.is_no_space() => {
+                let free = self.space.total_and_free()?.1;
+                return Err(StoreError::NoSpace { need, free });
+            }
+            Err(e) => return Err(e.into()),
+        }
+        self.room_to = bytes;
+        Ok(())
+    }
+}
