@@ -26,12 +26,15 @@ impl Client {
         let info = reader.info().clone();
         let path = target.as_ref().to_path_buf();
         let failed = |error| Error::Target { path: path.clone(), error };
+        // Before the first byte is read, so that a target that cannot be written is told of at once.
+        let create = {
+            let path = path.clone();
+            move || Partial::create(&path)
+        };
+        let partial = tokio::task::spawn_blocking(create).await.unwrap_or_else(|e| Err(io::Error::other(e))).map_err(failed)?;
         let (to, from) = mpsc::channel(WRITE_BEHIND);
         // The whole file is written in one go on a blocking thread; it ends when the channel does.
-        let writer = tokio::task::spawn_blocking({
-            let path = path.clone();
-            move || write_file(&path, from)
-        });
+        let writer = tokio::task::spawn_blocking(move || write_file(partial, from));
         let sent = forward(reader, &to, &progress).await;
         let message = if sent.is_ok() { Message::Complete } else { Message::Discard };
         // Whether it is still there is what `writer` answers below.
@@ -64,8 +67,7 @@ async fn forward(mut reader: Reader, to: &mpsc::Sender<Message>, progress: &Prog
     Ok(())
 }
 
-fn write_file(target: &Path, mut from: mpsc::Receiver<Message>) -> io::Result<()> {
-    let mut partial = Partial::create(target)?;
+fn write_file(mut partial: Partial, mut from: mpsc::Receiver<Message>) -> io::Result<()> {
     loop {
         match from.blocking_recv() {
             Some(Message::Bytes(b)) => partial.file.write_all(&b)?,

@@ -116,7 +116,10 @@ impl Client {
             match redirect(&response)? {
                 // The volume cannot take it: the master is asked again, at the place that names the volume to avoid.
                 Some(next) if source.can_start().await => ask_at = next,
-                Some(_) => return Err(transport::not_kvdb(&response, "a redirect after it took the value".into()).into()),
+                Some(_) => {
+                    let reason = "it cannot take the value, and too much of the stream was used to send it elsewhere".into();
+                    return Err(Error::Interrupted { url: url::origin(response.url()), reason }.into());
+                }
                 None => return self.outcome(key, &permit, response, &sent).await,
             }
         }

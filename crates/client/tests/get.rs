@@ -193,6 +193,18 @@ async fn a_delete_whose_answer_was_lost_is_sent_again() {
 }
 
 #[tokio::test]
+async fn a_delete_whose_outcome_is_unknown_is_settled_by_asking_again() {
+    let (client, _master, _volume) = cluster(|c| match c.nth {
+        0 => c.problem(ErrorCode::OutcomeUnknown),
+        _ => c.answer(200, &[("Kvdb-Version", "01234567-89ab-7def-8123-456789abcdef")], b""),
+    });
+    assert!(client.delete(&key("k")).await.unwrap().removed.is_some());
+    let (client, _master, volume) = cluster(|c| c.problem(ErrorCode::OutcomeUnknown));
+    assert!(matches!(client.delete(&key("k")).await, Err(Error::OutcomeUnknown { .. })));
+    assert_eq!(volume.log().len(), 4, "the first and three retries");
+}
+
+#[tokio::test]
 async fn a_list_is_read_page_by_page() {
     let master = Fake::start(|c| {
         let body = match c.seen.target.as_str() {

@@ -196,6 +196,47 @@ async fn a_long_stream_that_was_used_cannot_be_tried_again() {
 }
 
 #[tokio::test]
+async fn a_volume_that_stops_reading_is_left_after_the_stall_timeout() {
+    let value = pattern(40_000_000);
+    let volume = Fake::start(|c| match c.nth {
+        0 => std::thread::sleep(std::time::Duration::from_secs(20)),
+        _ => take(c),
+    });
+    let master = master_of(&volume);
+    let client =
+        kvdb_client::Client::builder(&master.host).no_proxy().stall_timeout(std::time::Duration::from_millis(300)).build().unwrap();
+    client.put(&key("k"), value.clone(), PutOptions::default()).await.unwrap();
+    assert!(volume.log()[1].body == value);
+}
+
+#[tokio::test]
+async fn a_slow_source_is_not_a_stall() {
+    let volume = Fake::start(take);
+    let master = master_of(&volume);
+    let client = kvdb_client::Client::builder(&master.host).no_proxy().stall_timeout(std::time::Duration::from_millis(50)).build().unwrap();
+    let slow = stream::unfold(0, |i| async move {
+        tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+        (i < 2).then(|| (Ok("ab".into()), i + 1))
+    });
+    client.put(&key("k"), Source::stream(slow, None), PutOptions::default()).await.unwrap();
+    assert_eq!(volume.log().len(), 1);
+    assert_eq!(volume.log()[0].body, b"abab");
+}
+
+#[tokio::test]
+async fn a_server_that_asks_for_a_wait_is_given_it() {
+    let volume = Fake::start(take);
+    let host = volume.host.clone();
+    let master = Fake::start(move |c| match c.nth {
+        0 => c.answer(503, &[("Retry-After", "1")], b""),
+        _ => c.redirect(307, &format!("http://{host}/k?ticket=t")),
+    });
+    let start = std::time::Instant::now();
+    master.client().put(&key("k"), b"x".to_vec(), PutOptions::default()).await.unwrap();
+    assert!(start.elapsed() >= std::time::Duration::from_secs(1));
+}
+
+#[tokio::test]
 async fn a_source_that_fails_is_an_error_and_is_not_tried_again() {
     let volume = Fake::start(|c| {
         let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| c.body()));

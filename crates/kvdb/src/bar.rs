@@ -10,9 +10,14 @@ const REFRESH: Duration = Duration::from_millis(100);
 const KNOWN: &str = "{msg} {bar:30} {bytes}/{total_bytes} {binary_bytes_per_sec} {eta}";
 const UNKNOWN: &str = "{msg} {spinner} {bytes} {binary_bytes_per_sec}";
 
+/// Whether a bar is shown: somebody sees it, and wants to.
+pub fn is_shown(quiet: bool) -> bool {
+    !quiet && std::io::stderr().is_terminal()
+}
+
 /// Does `work` while showing how far it is; `len` is the number of bytes, when it is known.
 pub async fn while_showing<T>(quiet: bool, name: String, len: Option<u64>, progress: &Progress, work: impl Future<Output = T>) -> T {
-    if quiet || !std::io::stderr().is_terminal() {
+    if !is_shown(quiet) {
         return work.await;
     }
     let bar = ProgressBar::with_draw_target(len, ProgressDrawTarget::stderr());

@@ -21,7 +21,7 @@ pub async fn run(common: &Common, args: Get) -> anyhow::Result<()> {
             .await;
     }
     // Asked for only to have a length for the bar; the value's own answer is what counts.
-    let len = if common.quiet { None } else { client.stat(&args.key).await.ok().map(|i| i.len) };
+    let len = if bar::is_shown(common.quiet) { client.stat(&args.key).await.ok().map(|i| i.len) } else { None };
     let work = client.get_to_file(&args.key, &args.file, progress.clone());
     let info = bar::while_showing(common.quiet, args.key.display(), len, &progress, work).await?;
     if common.json {

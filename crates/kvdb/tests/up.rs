@@ -1,0 +1,91 @@
+//! `kvdb up` as a user starts and stops it.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should stop here")]
+
+use std::io::{BufRead, BufReader};
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::{Child, ChildStdout, Command, Stdio};
+
+/// Three ports in a row that are free at this moment.
+fn free_ports() -> (u16, [TcpListener; 3]) {
+    loop {
+        let first = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = first.local_addr().unwrap().port();
+        let next = |i: u16| TcpListener::bind(("127.0.0.1", port.checked_add(i)?)).ok();
+        if let (Some(second), Some(third)) = (next(1), next(2)) {
+            return (port, [first, second, third]);
+        }
+    }
+}
+
+fn kvdb(port: u16, args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_kvdb"));
+    command.args(args).stdin(Stdio::null()).env_remove("PORT").env_remove("RUST_LOG");
+    command.env("KVDB_MASTER", format!("127.0.0.1:{port}")).env("NO_PROXY", "*");
+    command
+}
+
+/// A cluster that is killed when the test ends.
+struct Up(Child);
+
+impl Drop for Up {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Up {
+    /// Starts it, and waits for its word that it is ready.
+    fn start(dir: &Path) -> (Self, u16) {
+        // Somebody else may take a port between the check and the start: then it says so, and another is tried.
+        for _ in 0..10 {
+            let (port, held) = free_ports();
+            drop(held);
+            let args = ["up", dir.to_str().unwrap(), "--port", &port.to_string()];
+            let mut child = kvdb(port, &args).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+            let out = child.stdout.take().unwrap();
+            let up = Self(child);
+            if greeted(out) {
+                return (up, port);
+            }
+        }
+        panic!("it did not start");
+    }
+}
+
+fn greeted(out: ChildStdout) -> bool {
+    BufReader::new(out).lines().map_while(Result::ok).any(|l| l.contains("-X DELETE"))
+}
+
+fn terminate(up: &mut Up) -> Option<i32> {
+    assert!(Command::new("kill").arg(up.0.id().to_string()).status().unwrap().success());
+    up.0.wait().unwrap().code()
+}
+
+#[test]
+fn what_was_stored_is_there_after_a_stop_and_a_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let (value, got, data) = (dir.path().join("value"), dir.path().join("got"), dir.path().join("new/data"));
+    std::fs::write(&value, vec![7; 3_000_000]).unwrap();
+    let (mut up, port) = Up::start(&data);
+    assert!(kvdb(port, &["put", "-q", "--create", "k", value.to_str().unwrap()]).status().unwrap().success());
+    assert_eq!(terminate(&mut up), Some(0), "it stops cleanly");
+
+    let (_up, port) = Up::start(&data);
+    assert!(kvdb(port, &["get", "k", got.to_str().unwrap()]).status().unwrap().success());
+    assert!(std::fs::read(&got).unwrap() == std::fs::read(&value).unwrap());
+    let again = kvdb(port, &["put", "--create", "k", value.to_str().unwrap()]).stderr(Stdio::null()).status().unwrap();
+    assert_eq!(again.code(), Some(1), "the key exists");
+}
+
+#[test]
+fn a_port_that_is_taken_is_named_and_nothing_is_left_running() {
+    let dir = tempfile::tempdir().unwrap();
+    let (port, [first, second, _third]) = free_ports();
+    drop((first, second));
+    let args = ["up", dir.path().to_str().unwrap(), "--port", &port.to_string()];
+    let out = kvdb(port, &args).stdout(Stdio::null()).stderr(Stdio::piped()).output().unwrap();
+    assert_eq!(out.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&out.stderr).contains(&format!("127.0.0.1:{}", port + 2)), "{:?}", out.stderr);
+}
