@@ -144,3 +144,33 @@ impl Write for Socket {
         Pin::new(&mut self.io).poll_shutdown(cx)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_util::task::noop_waker;
+
+    async fn socket(patience: Duration) -> Socket {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        Socket::new(stream, Arc::default(), Patience { head: patience, write_stall: patience })
+    }
+
+    #[tokio::test]
+    async fn a_write_that_succeeds_ends_the_wait_for_the_reader() {
+        let mut socket = socket(Duration::from_secs(3600)).await;
+        let waker = noop_waker();
+        let mut cx = Context::from_waker(&waker);
+        assert!(socket.watch_write(Poll::<io::Result<usize>>::Pending, &mut cx).is_pending());
+        assert!(socket.stall.is_armed());
+        assert!(socket.watch_write(Poll::Ready(Ok(1)), &mut cx).is_ready());
+        assert!(!socket.stall.is_armed());
+    }
+
+    #[tokio::test]
+    async fn a_write_that_waits_too_long_fails() {
+        let mut socket = socket(Duration::ZERO).await;
+        let written = std::future::poll_fn(|cx| socket.watch_write(Poll::<io::Result<usize>>::Pending, cx)).await;
+        assert_eq!(written.unwrap_err().kind(), io::ErrorKind::TimedOut);
+    }
+}

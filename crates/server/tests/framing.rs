@@ -3,6 +3,7 @@
 mod common;
 
 use common::{Client, Server, get, put};
+use kvdb_server::ServeOptions;
 
 /// Sends a body that breaks off, and returns the status of the answer.
 async fn broken(request: &str) -> u16 {
@@ -168,8 +169,19 @@ async fn a_head_has_100_fields_and_256_kib_at_most() {
     let fields = |n: usize| format!("GET /target HTTP/1.1\r\nHost: h\r\n{}\r\n", "X: y\r\n".repeat(n - 1));
     assert_eq!(server.ask(fields(100)).await.status, 200);
     assert_eq!(server.ask(fields(101)).await.status, 431);
-    let huge = format!("GET /target HTTP/1.1\r\nHost: h\r\nX: {}\r\n\r\n", "y".repeat(1 << 20));
-    assert_eq!(server.ask(huge).await.status, 431);
+    let mut client = server.connect().await;
+    client.send(format!("GET /target HTTP/1.1\r\nHost: h\r\nX: {}\r\n\r\n", "y".repeat(1 << 20))).await;
+    assert_eq!(client.answer().await.status, 431);
+    client.end().await;
+    client.clean_end().await;
+}
+
+#[tokio::test]
+async fn the_bound_of_a_head_can_be_lower_than_that_of_the_buffer() {
+    let server = Server::start(ServeOptions { max_head_bytes: 16 << 10, ..ServeOptions::default() }).await;
+    let with = |bytes: usize| format!("GET /target HTTP/1.1\r\nHost: h\r\nX: {}\r\n\r\n", "y".repeat(bytes));
+    assert_eq!(server.ask(with(15 << 10)).await.status, 200);
+    assert_eq!(server.ask(with(17 << 10)).await.status, 431);
 }
 
 #[tokio::test]
@@ -187,7 +199,21 @@ async fn a_client_that_shuts_down_its_sending_side_gets_its_answer() {
     client.send(put("Content-Length: 5\r\n", "12345")).await;
     client.end().await;
     assert_eq!(client.answer().await.status, 201);
-    assert!(client.rest().await.is_empty());
+    client.clean_end().await;
+}
+
+#[tokio::test]
+async fn a_request_is_served_to_its_end_although_its_client_shut_down_its_sending_side() {
+    let mut server = Server::plain().await;
+    let mut client = server.connect().await;
+    client.send(get("/wait")).await;
+    client.end().await;
+    server.next_waiting().await;
+    // Time in which a server that minds would notice; one that does not passes however long it is.
+    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    server.site.release.notify_one();
+    assert_eq!(client.answer().await.body, b"released");
+    client.clean_end().await;
 }
 
 #[tokio::test]

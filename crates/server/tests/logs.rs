@@ -38,7 +38,7 @@ fn log(variables: &[(&str, &str)]) -> std::io::Result<String> {
 }
 
 fn lines(variables: &[(&str, &str)]) -> Vec<Value> {
-    let log = log(variables).unwrap();
+    let log = log(variables).unwrap_or_else(|e| panic!("the child cannot be run: {e}"));
     log.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("not JSON: {line}"))).collect()
 }
 

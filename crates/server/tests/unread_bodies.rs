@@ -2,7 +2,8 @@
 
 mod common;
 
-use common::{Server, get};
+use common::{PATIENCE, Server, get};
+use kvdb_server::ServeOptions;
 use tokio::io::AsyncWriteExt;
 
 fn early(headers: &str) -> String {
@@ -30,7 +31,23 @@ async fn a_client_in_the_middle_of_a_large_body_can_read_the_early_answer() {
     client.send(vec![b'x'; 900_000]).await;
     let answer = client.answer().await;
     assert_eq!((answer.status, answer.closes()), (307, true));
-    assert!(client.rest().await.is_empty());
+    client.end().await;
+    client.clean_end().await;
+}
+
+#[tokio::test]
+async fn a_client_that_goes_on_sending_after_the_early_answer_is_not_reset() {
+    let server = Server::start(ServeOptions { linger_time: PATIENCE, ..ServeOptions::default() }).await;
+    let mut client = server.connect().await;
+    client.send(early("Content-Length: 1000000\r\n")).await;
+    assert_eq!(client.answer().await.status, 307);
+    for _ in 0..9 {
+        // A reset would have time to come back, and fail the next send.
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        client.send(vec![b'x'; 100_000]).await;
+    }
+    client.end().await;
+    client.clean_end().await;
 }
 
 #[tokio::test]

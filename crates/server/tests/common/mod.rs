@@ -234,6 +234,11 @@ impl Client {
         read.expect("the server is silent").unwrap() > 0
     }
 
+    /// Waits for the end of the connection, which must not be a reset: the peer has read all that was sent.
+    pub async fn clean_end(&mut self) {
+        assert!(!self.more().await, "more came: {:?}", String::from_utf8_lossy(&self.buffer));
+    }
+
     /// What else comes until the connection ends, be it by a reset.
     pub async fn rest(&mut self) -> Vec<u8> {
         let mut rest = std::mem::take(&mut self.buffer);
