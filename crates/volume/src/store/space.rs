@@ -5,9 +5,12 @@ use crate::disk::{self, DiskError, Room};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
+/// How much room the file system has.
+type AskRoom = dyn Fn() -> Result<Room, DiskError> + Send + Sync;
+
 /// Counts promises against the room of the file system.
 pub struct Space {
-    dir: PathBuf,
+    ask: Box<AskRoom>,
     keep_free: u64,
     /// Promised, and not yet taken on the file system.
     promised: Mutex<u64>,
@@ -20,14 +23,20 @@ pub struct Reservation {
 }
 
 impl Space {
+    /// Of the file system of `dir`.
     pub fn new(dir: PathBuf, keep_free: u64) -> Arc<Self> {
-        Arc::new(Self { dir, keep_free, promised: Mutex::new(0) })
+        Self::asking(Box::new(move || disk::room(&dir)), keep_free)
+    }
+
+    /// Of what `ask` says.
+    pub fn asking(ask: Box<AskRoom>, keep_free: u64) -> Arc<Self> {
+        Arc::new(Self { ask, keep_free, promised: Mutex::new(0) })
     }
 
     /// Promises `need` bytes.
     pub fn reserve(self: &Arc<Self>, need: u64) -> Result<Reservation, StoreError> {
         let mut promised = self.promised.lock().unwrap_or_else(PoisonError::into_inner);
-        let free = self.usable(disk::room(&self.dir)?, *promised);
+        let free = self.usable((self.ask)()?, *promised);
         if need > free {
             return Err(StoreError::NoSpace { need, free });
         }
@@ -37,7 +46,7 @@ impl Space {
 
     /// Size of the file system and what new values may take, in bytes.
     pub fn total_and_free(&self) -> Result<(u64, u64), DiskError> {
-        let room = disk::room(&self.dir)?;
+        let room = (self.ask)()?;
         let promised = *self.promised.lock().unwrap_or_else(PoisonError::into_inner);
         Ok((room.total, self.usable(room, promised)))
     }
@@ -73,17 +82,17 @@ mod tests {
 
     #[test]
     fn what_is_promised_is_not_promised_again_until_it_is_given_back() {
-        let dir = tempfile::tempdir().unwrap();
-        let available = disk::room(dir.path()).unwrap().available;
-        // Leaves about 1 GiB, whatever else this machine writes meanwhile.
-        let space = Space::new(dir.path().to_path_buf(), available - (1 << 30));
-        let first = space.reserve(700 << 20).unwrap();
-        let refused = space.reserve(700 << 20).err().unwrap();
-        assert!(matches!(refused, StoreError::NoSpace { need, free } if need == 700 << 20 && free < need), "{refused}");
+        let space = Space::asking(Box::new(|| Ok(Room { total: 1000, available: 500 })), 100);
+        let first = space.reserve(300).unwrap();
+        let refused = space.reserve(101).err().unwrap();
+        assert!(matches!(refused, StoreError::NoSpace { need: 101, free: 100 }), "{refused}");
         drop(first);
-        let mut second = space.reserve(700 << 20).unwrap();
+        let mut second = space.reserve(300).unwrap();
+        second.add(space.reserve(100).unwrap());
+        assert_eq!(space.total_and_free().unwrap(), (1000, 0));
         second.settle();
-        assert!(space.reserve(700 << 20).is_ok());
-        assert!(Space::new(dir.path().to_path_buf(), u64::MAX).reserve(1).is_err());
+        assert_eq!(space.total_and_free().unwrap(), (1000, 400));
+        assert!(Space::new(PathBuf::from("."), u64::MAX).reserve(1).is_err());
+        assert!(Space::new(PathBuf::from("/nowhere/at/all"), 0).reserve(1).is_err());
     }
 }

@@ -172,3 +172,30 @@ fn an_adoption_that_was_cut_off_leaves_the_volume_free() {
     let store = volume.open();
     assert!(store.cluster().is_none() && store.secret().is_none());
 }
+
+#[test]
+fn after_a_failed_sync_no_value_is_taken_and_reading_and_removing_go_on() {
+    use crate::disk::{DiskError, Op};
+    let volume = Volume::new();
+    let store = volume.open();
+    let v = new_value("k", 1, None);
+    put(&store, &v, &content(MIB));
+    let mut half = store.begin(new_value("h", 2, None)).unwrap();
+    half.write(&content(MIB)).unwrap();
+    let failure = |op, errno: rustix::io::Errno| StoreError::Io(DiskError { op, path: "x".into(), source: errno.into() });
+    for harmless in [failure(Op::Write, rustix::io::Errno::IO), failure(Op::Sync, rustix::io::Errno::NOSPC)] {
+        store.inner.stop_if_sync_failed(&harmless);
+        assert!(store.status().writable, "{harmless}");
+    }
+    store.inner.stop_if_sync_failed(&failure(Op::SyncDir, rustix::io::Errno::IO));
+
+    let refused = store.begin(new_value("k", 3, None)).err().unwrap();
+    assert!(matches!(refused, StoreError::ReadOnly { .. }), "{refused}");
+    assert_eq!(refused.to_problem().status, 503);
+    assert!(matches!(half.finish(), Err(StoreError::ReadOnly { .. })));
+    assert!(!store.status().writable && store.status().reason.is_some());
+    assert!(read(&store, &v).unwrap() == content(MIB));
+    assert!(store.mark_committed(&v.key, v.version, 1).unwrap());
+    store.remove(&[reclaim(&v, Some(DELETED))]).unwrap();
+    assert!(volume.files("blobs").is_empty() && volume.files("tmp").is_empty());
+}

@@ -132,10 +132,12 @@ fn without_room_a_value_is_refused_before_any_byte() {
 
 #[test]
 fn values_for_which_there_is_no_room_are_refused_at_once_or_when_it_runs_out() {
-    let mut volume = Volume::new();
-    // Leaves about 64 MiB, whatever else this machine writes meanwhile.
-    volume.options.keep_free_bytes = crate::disk::room(volume.dir.path()).unwrap().available - (64 * MIB as u64);
-    let store = volume.open();
+    let volume = Volume::new();
+    let mut store = volume.open();
+    // A file system that fills up: a megabyte less at every question.
+    let left = AtomicU64::new(64 * MIB as u64);
+    let ask = move || Ok(crate::disk::Room { total: 1 << 30, available: left.fetch_sub(MIB as u64, Ordering::Relaxed) });
+    Arc::get_mut(&mut store.inner).unwrap().space = Space::asking(Box::new(ask), 0);
     let huge = NewValue { max_len: u64::MAX, ..new_value("k", 1, Some(300 * MIB as u64)) };
     assert!(matches!(store.begin(huge), Err(StoreError::NoSpace { .. })));
     let mut staged = store.begin(new_value("k", 2, None)).unwrap();
