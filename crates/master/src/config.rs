@@ -25,7 +25,7 @@ pub const LONGEST_COMMIT_WITHIN: Duration = Duration::from_secs(24 * 3600);
 #[command(name = "master", version)]
 pub struct Args {
     /// Addresses of the volumes, as host:port, separated by commas.
-    #[arg(value_name = "VOLUMES", env = "KVDB_VOLUMES", num_args = 1, value_delimiter = ',', default_value = "localhost:3001")]
+    #[arg(value_name = "VOLUMES", env = "KVDB_VOLUMES", num_args = 1, action = clap::ArgAction::Set, value_delimiter = ',', default_value = "localhost:3001")]
     pub volumes: Vec<String>,
     /// Directory of the database; made if it does not exist.
     #[arg(value_name = "DB", env = "KVDB_DB", default_value = "/tmp/cachedb")]
