@@ -178,6 +178,9 @@ impl StoreError {
     fn public_text(&self) -> String {
         match self {
             Self::Io(e) => format!("the volume cannot {} a file: {}", e.op, e.source),
+            Self::ReadOnly { .. } | Self::Index(IndexError::Stopped(_)) => {
+                "this volume takes no writes since its disk failed; its log and its status say why".into()
+            }
             other => other.to_string(),
         }
     }

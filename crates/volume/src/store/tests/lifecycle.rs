@@ -182,7 +182,7 @@ fn after_a_failed_sync_no_value_is_taken_and_reading_and_removing_go_on() {
     put(&store, &v, &content(MIB));
     let mut half = store.begin(new_value("h", 2, None)).unwrap();
     half.write(&content(MIB)).unwrap();
-    let failure = |op, errno: rustix::io::Errno| StoreError::Io(DiskError { op, path: "x".into(), source: errno.into() });
+    let failure = |op, errno: rustix::io::Errno| StoreError::Io(DiskError { op, path: "/secret-path".into(), source: errno.into() });
     for harmless in [failure(Op::Write, rustix::io::Errno::IO), failure(Op::Sync, rustix::io::Errno::NOSPC)] {
         store.inner.stop_if_sync_failed(&harmless);
         assert!(store.status().writable, "{harmless}");
@@ -191,7 +191,10 @@ fn after_a_failed_sync_no_value_is_taken_and_reading_and_removing_go_on() {
 
     let refused = store.begin(new_value("k", 3, None)).err().unwrap();
     assert!(matches!(refused, StoreError::ReadOnly { .. }), "{refused}");
-    assert_eq!(refused.to_problem().status, 503);
+    let problem = refused.to_problem();
+    assert_eq!(problem.status, 503);
+    assert!(!problem.detail.contains("secret-path"), "paths of this machine are not for clients: {}", problem.detail);
+    assert!(store.status().reason.is_some_and(|r| r.contains("secret-path")), "but for its operator");
     assert!(matches!(half.finish(), Err(StoreError::ReadOnly { .. })));
     assert!(!store.status().writable && store.status().reason.is_some());
     assert!(read(&store, &v).unwrap() == content(MIB));
