@@ -98,10 +98,12 @@ fn large_batches_are_applied_whole(e: &dyn Engine) {
 }
 
 /// Each thread adds one to a counter with the value it read as the precondition: none may be lost. And
-/// two keys that are always written together are never seen apart by a scan.
+/// two keys that are always written together, with many between them, are never seen apart by a scan.
 fn concurrent_batches_follow_one_another(e: &dyn Engine) {
     let (threads, rounds) = (4u64, 25u64);
-    e.apply(&put(&[(b"c1", &0u64.to_be_bytes()), (b"c2", &0u64.to_be_bytes())])).unwrap();
+    let mut first = put(&[(b"c1", &0u64.to_be_bytes()), (b"c2", &0u64.to_be_bytes())]);
+    (0..1_000u32).for_each(|i| first.put([b"c1".as_slice(), &i.to_be_bytes()].concat(), b"between".as_slice()));
+    e.apply(&first).unwrap();
     let add_one = || {
         loop {
             let before = e.get(b"c1").unwrap().unwrap();
@@ -121,8 +123,9 @@ fn concurrent_batches_follow_one_another(e: &dyn Engine) {
         }
         s.spawn(|| {
             for _ in 0..200 {
-                let pair = e.scan(Included(b"c1"), Included(b"c2"), 2).unwrap();
-                assert_eq!(pair[0].1, pair[1].1, "a scan saw half a batch");
+                let all = e.scan(Included(b"c1"), Included(b"c2"), usize::MAX).unwrap();
+                assert_eq!(all.len(), 1_002);
+                assert_eq!(all[0].1, all[1_001].1, "a scan saw half a batch");
             }
         });
     });

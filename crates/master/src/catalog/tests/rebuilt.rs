@@ -5,6 +5,7 @@ use crate::catalog::{Catalog, CatalogError, CatalogOptions, RebuildError};
 use crate::rebuild::{Entries, Merger, Uncertain};
 use kvdb_protocol::message::{Deleted, Entry, Outcome, SettleItem, ValueEntry};
 use kvdb_protocol::{ClusterId, ContentHash, ErrorCode, UnixMillis, VersionId};
+use std::sync::LazyLock;
 
 fn value(k: &str, version: VersionId, seq: Option<u64>) -> Entry {
     Entry::Value(ValueEntry {
@@ -20,8 +21,10 @@ fn value(k: &str, version: VersionId, seq: Option<u64>) -> Entry {
     })
 }
 
+/// Versions of a moment ago, so that nothing is refused for its age alone.
 fn version(n: u64) -> VersionId {
-    VersionId::from_parts(n, 0)
+    static NOW: LazyLock<u64> = LazyLock::new(|| UnixMillis::now().0 - 1_000);
+    VersionId::from_parts(*NOW + n, 0)
 }
 
 fn entries() -> [Vec<Entry>; 2] {
@@ -94,8 +97,9 @@ async fn the_clock_of_a_rebuilt_catalog_is_after_all_that_the_volumes_have_seen(
     let dir = tempfile::tempdir().unwrap();
     let options = CatalogOptions::new(dir.path());
     let future = UnixMillis::now().0 + 400 * 86_400_000;
-    let of = [vec![value("a", version(future), Some(1))], vec![value("a", version(future), Some(1))]];
+    let far = VersionId::from_parts(future, 0);
+    let of = [vec![value("a", far, Some(1))], vec![value("a", far, Some(1))]];
     Catalog::create_from(&options, ClusterId::random(), &[], merger(of)).unwrap();
     let catalog = Catalog::open(options).unwrap();
-    assert!(catalog.now().0 > future && catalog.next_version() > version(future));
+    assert!(catalog.now().0 > future && catalog.next_version() > far);
 }

@@ -123,7 +123,24 @@ async fn a_commit_asked_for_again_much_later_is_answered_from_the_reclaim_list()
     f.pass(epochs(3)).await;
     f.put("a", 2).await;
     f.pass(epochs(3)).await;
+    assert_eq!(settle(&f, "a", first.version, FAR).await, Outcome::Drop);
     assert_eq!(f.catalog.commit(first).await.unwrap(), answer);
+}
+
+#[tokio::test]
+async fn a_decision_answers_for_a_whole_epoch_whenever_it_was_made() {
+    let f = Fixture::new();
+    for _ in 0..4 {
+        let first = put("a", f.catalog.next_version(), 1);
+        let answer = f.catalog.commit(first.clone()).await.unwrap();
+        let second = f.put("a", 2).await;
+        reclaim_all(&f).await;
+        f.pass(epochs(1) - 1).await;
+        assert_eq!(settle(&f, "a", first.version, FAR).await, Outcome::Drop);
+        assert_eq!(f.catalog.commit(first).await.unwrap(), answer);
+        assert_eq!(f.version("a").await, Some(second));
+        f.pass(90_001).await;
+    }
 }
 
 #[tokio::test]
