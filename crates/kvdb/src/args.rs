@@ -109,7 +109,8 @@ pub struct Get {
     /// The key, as it is (not percent-encoded)
     #[arg(value_parser = KeyParser)]
     pub key: Key,
-    /// The file to write, which appears only when all of it is right; - is standard output
+    /// The file to write, which appears only when all of it is right; - is standard output, where bytes
+    /// come out before the last of them is checked: heed the exit code
     #[arg(default_value = "-")]
     pub file: PathBuf,
 }
