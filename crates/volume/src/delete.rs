@@ -4,13 +4,13 @@ use crate::commit::commit;
 use crate::node::Node;
 use http::{HeaderValue, StatusCode};
 use kvdb_protocol::message::{Deleted, ReclaimItem};
-use kvdb_protocol::{ErrorCode, Problem, TicketOp};
+use kvdb_protocol::{ErrorCode, Key, Problem, TicketOp};
 use kvdb_server::body::{self, Response};
 use std::sync::Arc;
 
 /// Has the master commit the removal, then removes the copy here at once; the others follow.
-pub(crate) async fn delete(node: &Arc<Node>, encoded: &str) -> Result<Response, Problem> {
-    let (ticket, _) = node.ticket(encoded)?;
+pub(crate) async fn delete(node: &Arc<Node>, key: &Key, encoded: &str) -> Result<Response, Problem> {
+    let (ticket, _) = node.ticket_for(key, encoded)?;
     if ticket.op != TicketOp::Delete {
         return Err(Problem::new(ErrorCode::BadTicket, "the ticket does not permit a delete"));
     }

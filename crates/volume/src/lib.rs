@@ -22,6 +22,7 @@ mod read;
 mod service;
 mod stream;
 mod upload;
+mod used;
 
 pub use config::{Args, Config, DEFAULT_PORT};
 

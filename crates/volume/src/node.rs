@@ -3,8 +3,9 @@
 use crate::clock::ClusterClock;
 use crate::config::Config;
 use crate::store::{Store, StoreError};
+use crate::used::UsedTickets;
 use kvdb_protocol::limits::MAX_REPLICAS;
-use kvdb_protocol::{ClusterId, ClusterSecret, ErrorCode, Problem, Ticket, TicketKey, VersionId, VolumeId};
+use kvdb_protocol::{ClusterId, ClusterSecret, ErrorCode, Key, Problem, Ticket, TicketKey, VersionId, VolumeId};
 use kvdb_server::peer::{Credentials, Peers};
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -27,6 +28,7 @@ pub(crate) struct Node {
     membership: RwLock<Option<Membership>>,
     master: Mutex<Option<String>>,
     in_flight: Mutex<HashSet<VersionId>>,
+    used: Mutex<UsedTickets>,
     busy: AtomicU64,
 }
 
@@ -60,6 +62,7 @@ impl Node {
             membership: RwLock::new(membership),
             master: Mutex::new(None),
             in_flight: Mutex::new(HashSet::new()),
+            used: Mutex::default(),
             busy: AtomicU64::new(0),
         }
     }
@@ -106,13 +109,32 @@ impl Node {
         Ok((ticket, at))
     }
 
+    /// The same for a request of a client, whose URL names the key, too.
+    pub fn ticket_for(&self, key: &Key, text: &str) -> Result<(Ticket, usize), Problem> {
+        let (ticket, at) = self.ticket(text)?;
+        if ticket.key != *key {
+            return Err(Problem::new(ErrorCode::BadTicket, "the ticket is for another key than the URL; ask the master again"));
+        }
+        Ok((ticket, at))
+    }
+
     /// Claims a version for one upload; a ticket cannot be used twice at once.
     pub fn claim(self: &Arc<Self>, version: VersionId) -> Result<Claim, Problem> {
+        // Held over both looks: a version is noted as used before its claim ends.
+        let used = lock(&self.used);
+        if used.contains(version) {
+            return Err(Problem::new(ErrorCode::BadTicket, "the ticket has been used; ask the master again"));
+        }
         if !lock(&self.in_flight).insert(version) {
             return Err(Problem::new(ErrorCode::BadTicket, "the ticket is in use by another request"));
         }
         self.busy.fetch_add(1, Ordering::Relaxed);
         Ok(Claim { node: self.clone(), version })
+    }
+
+    /// The ticket's commit is about to be asked for: it is good for no other upload.
+    pub fn note_used(&self, ticket: &Ticket) {
+        lock(&self.used).note(ticket.version, ticket.start_by, self.clock.now());
     }
 
     pub fn is_in_flight(&self, version: VersionId) -> bool {

@@ -7,7 +7,7 @@ use crate::upload::{OpenFailure, Upload};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use http_body_util::BodyExt;
 use kvdb_protocol::message::{Committed, Prepared};
-use kvdb_protocol::{ErrorCode, Problem, Ticket, TicketOp};
+use kvdb_protocol::{ErrorCode, Key, Problem, Ticket, TicketOp};
 use kvdb_server::body::{self, Response};
 use kvdb_server::guard::Request;
 use std::sync::Arc;
@@ -17,8 +17,8 @@ use std::time::Duration;
 const PLACE_WAIT: Duration = Duration::from_secs(5);
 
 /// `PUT` or `POST` with a ticket, at the first volume of its chain.
-pub(crate) async fn put(node: &Arc<Node>, request: Request, encoded: &str) -> Result<Response, Problem> {
-    let (ticket, at) = node.ticket(encoded)?;
+pub(crate) async fn put(node: &Arc<Node>, request: Request, key: &Key, encoded: &str) -> Result<Response, Problem> {
+    let (ticket, at) = node.ticket_for(key, encoded)?;
     if !matches!(ticket.op, TicketOp::Create | TicketOp::Replace) {
         return Err(Problem::new(ErrorCode::BadTicket, "the ticket does not permit a write"));
     }
@@ -48,6 +48,7 @@ pub(crate) async fn put(node: &Arc<Node>, request: Request, encoded: &str) -> Re
     let task = tokio::spawn(async move {
         let _claim = claim;
         let durable = upload.finish().await?;
+        node.note_used(&ticket);
         let prepared = durable.prepared;
         commit_upload(&node, &ticket, &encoded, durable).await.map(|c| (ticket, prepared, c))
     });

@@ -42,7 +42,7 @@ pub(crate) async fn read(node: &Arc<Node>, request: Request, key: Key, query: &Q
         Ranged::Part { first, last } => (StatusCode::PARTIAL_CONTENT, first, last + 1),
         Ranged::Unsatisfiable => return Ok(unsatisfiable(entry.len)),
     };
-    let part = (status == StatusCode::PARTIAL_CONTENT).then_some((first, end - 1));
+    let part = (status == StatusCode::PARTIAL_CONTENT).then(|| (first, end - 1));
     if request.method() == Method::HEAD {
         let mut response = answer(status, entry, part, body::empty())?;
         set(response.headers_mut(), header::CONTENT_LENGTH, &(end - first).to_string())?;

@@ -26,14 +26,12 @@ impl kvdb_server::serve::Service for VolumeService {
         if path.starts_with("/-/") && path != BLOB_PATH {
             return self.own_page(request, &path, &query).await;
         }
+        let key = || if path == BLOB_PATH { query_key(&query) } else { Key::from_path(&path).map_err(Problem::from) };
         let method = request.method().clone();
         match method {
-            Method::GET | Method::HEAD => {
-                let key = if path == BLOB_PATH { query_key(&query)? } else { Key::from_path(&path)? };
-                read::read(&self.node, request, key, &query).await
-            }
-            Method::PUT | Method::POST => put::put(&self.node, request, ticket(&query)?).await,
-            Method::DELETE => delete::delete(&self.node, ticket(&query)?).await,
+            Method::GET | Method::HEAD => read::read(&self.node, request, key()?, &query).await,
+            Method::PUT | Method::POST => put::put(&self.node, request, &key()?, ticket(&query)?).await,
+            Method::DELETE => delete::delete(&self.node, &key()?, ticket(&query)?).await,
             _ => Ok(not_allowed(&cx, METHODS)),
         }
     }
