@@ -5,6 +5,7 @@
 pub mod catalog;
 pub mod config;
 pub mod placement;
+pub mod rebuild;
 
 mod list;
 mod members;
