@@ -47,7 +47,7 @@ pub async fn run(listener: TcpListener, config: Config, shutdown: CancellationTo
     tracing::info!(volume = %store.volume(), dir = %config.dir.display(), %address, "volume started");
     let serve_options = config.serve.clone();
     let peers = Peers::new().context("the HTTP client could not be made")?;
-    let node = Arc::new(Node::new(store, config, peers));
+    let node = Arc::new(Node::new(store, config, peers, shutdown.clone()));
     let settling = tokio::spawn(commit::settle_forever(node.clone()));
     let served = kvdb_server::serve::serve(listener, serve_options, Arc::new(service::VolumeService { node }), shutdown).await;
     settling.abort();

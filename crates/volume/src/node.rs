@@ -11,6 +11,7 @@ use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use tokio::sync::{Notify, Semaphore};
+use tokio_util::sync::CancellationToken;
 
 /// A running volume.
 pub(crate) struct Node {
@@ -25,6 +26,8 @@ pub(crate) struct Node {
     pub read_memory: Arc<Semaphore>,
     /// Wakes the settling of prepared versions.
     pub settle_soon: Notify,
+    /// The volume is to stop: streams that have no end of their own end now.
+    pub stopping: CancellationToken,
     membership: RwLock<Option<Membership>>,
     master: Mutex<Option<String>>,
     in_flight: Mutex<HashSet<VersionId>>,
@@ -46,7 +49,7 @@ impl Membership {
 }
 
 impl Node {
-    pub fn new(store: Store, config: Config, peers: Peers) -> Self {
+    pub fn new(store: Store, config: Config, peers: Peers, stopping: CancellationToken) -> Self {
         let membership = match (store.cluster(), config.secret.clone().or_else(|| store.secret())) {
             (Some(cluster), Some(secret)) => Some(Membership::new(cluster, &secret)),
             _ => None,
@@ -59,6 +62,7 @@ impl Node {
             peers,
             clock: ClusterClock::new(),
             settle_soon: Notify::new(),
+            stopping,
             membership: RwLock::new(membership),
             master: Mutex::new(None),
             in_flight: Mutex::new(HashSet::new()),

@@ -60,19 +60,21 @@ pub(crate) async fn status(node: &Arc<Node>, request: Request) -> Result<Respons
     node.membership()?.credentials.verify(&head, node.volume(), None)?;
     body.set_limits(BodyLimits::quiet(BEATS_MISSED));
     let (out, lines) = channel();
-    let ended = tokio_util::sync::CancellationToken::new();
+    // A stream that has no end of its own would hold up a stop until its time is over.
+    let ended = node.stopping.child_token();
     tokio::spawn(tell(node.clone(), out, ended.clone()));
     let node = node.clone();
     tokio::spawn(async move {
         let mut beats = LineReader::new(body);
         let end = loop {
-            match beats.next::<Beat>().await {
-                Ok(Some(beat)) => {
+            match ended.run_until_cancelled(beats.next::<Beat>()).await {
+                Some(Ok(Some(beat))) => {
                     node.clock.set(beat.time);
                     node.set_master(&beat.master);
                 }
-                Ok(None) => break "the master ended it".to_string(),
-                Err(e) => break e.to_string(),
+                Some(Ok(None)) => break "the master ended it".to_string(),
+                Some(Err(e)) => break e.to_string(),
+                None => break "this volume stops".to_string(),
             }
         };
         tracing::info!(reason = %end, "status stream ended");

@@ -10,6 +10,7 @@ use kvdb_protocol::message::ValueEntry;
 use kvdb_protocol::{ErrorCode, Key, Problem, VersionId};
 use kvdb_server::body::{self, Response};
 use kvdb_server::guard::Request;
+use kvdb_server::problem::unnamed;
 use kvdb_server::query::Query;
 use std::sync::Arc;
 
@@ -89,9 +90,7 @@ fn answer(status: StatusCode, entry: &ValueEntry, part: Option<(u64, u64)>, body
 }
 
 fn unsatisfiable(len: u64) -> Response {
-    let problem = Problem::new(ErrorCode::RangeNotSatisfiable, format!("the value has {len} bytes"));
-    let mut response = body::json(StatusCode::RANGE_NOT_SATISFIABLE, &problem);
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    let mut response = unnamed(Problem::new(ErrorCode::RangeNotSatisfiable, format!("the value has {len} bytes")));
     if let Ok(value) = HeaderValue::from_str(&format!("bytes */{len}")) {
         response.headers_mut().insert(header::CONTENT_RANGE, value);
     }
