@@ -1,7 +1,7 @@
 //! The catalog: what the master knows of all keys, durable.
 //!
-//! One committer changes it ([`committer`]); readers never see what is not durable ([`inflight`]); what
-//! becomes of an operation is a pure decision ([`decide`]); the engine beneath is a trait ([`engine`]).
+//! One committer changes it (`committer`); readers never see what is not durable (`inflight`); what
+//! becomes of an operation is a pure decision (`decide`); the engine beneath is a trait (`engine`).
 //! Bytes on disk: `docs/format-catalog.md`.
 
 mod clock;
