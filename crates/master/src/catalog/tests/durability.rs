@@ -4,10 +4,17 @@ use super::support::{Controlled, Fate, Fixture, committed, delete, key, put, vol
 use crate::catalog::{Catalog, CatalogError, CatalogOptions, ListQuery};
 use kvdb_protocol::message::{Outcome, SettleItem};
 use kvdb_protocol::{ErrorCode, UnixMillis};
+use std::pin::Pin;
 use std::sync::atomic::Ordering;
+use std::task::Poll;
 
 fn is_error<T>(result: &Result<T, CatalogError>, code: ErrorCode) -> bool {
     result.as_ref().is_err_and(|e| e.problem().code == code)
+}
+
+/// Polls once.
+async fn is_pending<F: Future>(mut future: Pin<&mut F>) -> bool {
+    std::future::poll_fn(|cx| Poll::Ready(future.as_mut().poll(cx).is_pending())).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -20,20 +27,20 @@ async fn a_lookup_never_returns_what_is_not_durable_and_never_waits() {
     let writer = tokio::spawn(async move { catalog.commit(put("a", new, 2)).await });
     controls.wait_applied();
     assert_eq!(f.version("a").await, Some(old), "the engine shows the new one, but it is not durable");
-    let catalog = f.catalog.clone();
-    let second = tokio::spawn(async move { catalog.commit(put("b", fresh, 2)).await });
-    let catalog = f.catalog.clone();
-    let page = tokio::spawn(async move { catalog.list(&ListQuery { limit: 9, detail: true, ..ListQuery::default() }).await });
-    assert!(!writer.is_finished() && !second.is_finished() && !page.is_finished());
+    let everything = ListQuery { limit: 9, detail: true, ..ListQuery::default() };
+    let mut page = Box::pin(f.catalog.list(&everything));
+    assert!(is_pending(page.as_mut()).await, "it waits for this batch, and the next one will wait for it");
+    let mut second = Box::pin(f.catalog.commit(put("b", fresh, 2)));
+    assert!(is_pending(second.as_mut()).await && !writer.is_finished());
     controls.decide(Fate::Durable);
     committed(writer.await.unwrap().unwrap());
     assert_eq!(f.version("a").await, Some(new));
-    let page = page.await.unwrap().unwrap();
+    let page = page.await.unwrap();
     assert_eq!(page.entries.len(), 1, "a page shows what was durable when it was read");
     controls.wait_applied();
     assert_eq!(f.version("b").await, None);
     drop(controls);
-    committed(second.await.unwrap().unwrap());
+    committed(second.await.unwrap());
     assert_eq!(f.version("b").await, Some(fresh));
 }
 
