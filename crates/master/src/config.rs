@@ -25,7 +25,15 @@ pub const LONGEST_COMMIT_WITHIN: Duration = Duration::from_secs(24 * 3600);
 #[command(name = "master", version)]
 pub struct Args {
     /// Addresses of the volumes, as host:port, separated by commas.
-    #[arg(value_name = "VOLUMES", env = "KVDB_VOLUMES", num_args = 1, action = clap::ArgAction::Set, value_delimiter = ',', default_value = "localhost:3001")]
+    #[arg(
+        value_name = "VOLUMES",
+        env = "KVDB_VOLUMES",
+        num_args = 1,
+        action = clap::ArgAction::Set,
+        value_delimiter = ',',
+        value_parser = address,
+        default_value = "localhost:3001"
+    )]
     pub volumes: Vec<String>,
     /// Directory of the database; made if it does not exist.
     #[arg(value_name = "DB", env = "KVDB_DB", default_value = "/tmp/cachedb")]
@@ -54,6 +62,14 @@ pub struct Args {
     /// Seconds for a commit, beyond those that the value takes to arrive at 64 KiB/s. Until they are over, volumes keep what a crash left.
     #[arg(long, env = "KVDB_COMMIT_SECONDS", value_name = "S", default_value_t = DEFAULT_COMMIT_WITHIN.as_secs())]
     pub commit_seconds: u64,
+}
+
+fn address(text: &str) -> Result<String, &'static str> {
+    let (host, port) = text.rsplit_once(':').unwrap_or_default();
+    if host.is_empty() || port.parse::<u16>().is_err() {
+        return Err("give each volume as host:port, separated by commas, as in localhost:3001,localhost:3002");
+    }
+    Ok(text.into())
 }
 
 /// Configuration of a master.

@@ -5,8 +5,8 @@
 
 use crate::node::Node;
 use crate::reclaim;
-use kvdb_protocol::message::{Adopt, Beat, Identity, VolumeStatus, path};
 use kvdb_protocol::VolumeId;
+use kvdb_protocol::message::{Adopt, Beat, Identity, VolumeStatus, path};
 use kvdb_server::duplex::{self, LineReader};
 use kvdb_server::peer::{Destination, PeerError};
 use std::collections::HashMap;
@@ -65,13 +65,18 @@ impl Members {
         self.listed.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn set_live(&self, id: VolumeId, live: Option<Live>) {
+    /// A volume is up, or has told its status. False where it is up at another address already.
+    fn set_live(&self, id: VolumeId, live: Live) -> bool {
         let mut guard = self.live.write().unwrap_or_else(PoisonError::into_inner);
-        let map = Arc::make_mut(&mut guard);
-        match live {
-            Some(l) => map.insert(id, l),
-            None => map.remove(&id),
-        };
+        if guard.get(&id).is_some_and(|l| l.address != live.address) {
+            return false;
+        }
+        Arc::make_mut(&mut guard).insert(id, live);
+        true
+    }
+
+    fn set_down(&self, id: VolumeId) {
+        Arc::make_mut(&mut self.live.write().unwrap_or_else(PoisonError::into_inner)).remove(&id);
     }
 
     fn note(&self, at: usize, id: Option<VolumeId>, error: Option<String>) {
@@ -116,7 +121,7 @@ pub(crate) async fn keep_in_touch(node: Arc<Node>, at: usize, address: String) {
         let mut up = None;
         let Err(error) = in_touch(&node, at, &address, &mut up).await;
         if let Some(id) = up {
-            node.members.set_live(id, None);
+            node.members.set_down(id);
             pause = RETRY_FIRST;
             tracing::warn!(volume = %id, %address, reason = %error, "volume down");
         } else if said != error.to_string() {
@@ -152,7 +157,10 @@ async fn in_touch(node: &Arc<Node>, at: usize, address: &str, up: &mut Option<Vo
                 let status = status?.ok_or(ContactError::Ended)?;
                 heard = tokio::time::Instant::now();
                 tell_metrics(id, &status);
-                node.members.set_live(id, Some(Live { address: address.into(), public_url: public_url.clone(), master: master.clone(), status }));
+                let live = Live { address: address.into(), public_url: public_url.clone(), master: master.clone(), status };
+                if !node.members.set_live(id, live) {
+                    return Err(ContactError::Twice(id));
+                }
                 if up.is_none() {
                     *up = Some(id);
                     node.members.note(at, *up, None);

@@ -1,9 +1,8 @@
-//! A large body that is on its way although nobody asked for it: passed on to the volumes as it comes, in
+//! A body, large or of unannounced length, that is on its way although nobody asked for it: passed on to the volumes as it comes, in
 //! bounded memory, so that every HTTP client works.
 
 use crate::node::Node;
 use crate::write::{Granted, Write, grant};
-use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode};
 use http_body_util::BodyExt;
 use kvdb_protocol::message::{Committed, Prepared};
@@ -18,21 +17,16 @@ const MAX_TRIES: usize = 4;
 /// What the first volume checks.
 const PASSED_ON: [&str; 3] = ["content-md5", "repr-digest", "content-digest"];
 
-/// Sends `first` and then the rest of the body through the chain, and gives the volume's answer.
+/// Sends the body through the chain, and gives the volume's answer.
 pub(crate) async fn relay(
     node: &Arc<Node>,
     write: &Write,
     headers: &HeaderMap,
     avoid: Vec<VolumeId>,
-    first: Vec<Bytes>,
     mut body: GuardedBody,
 ) -> Result<Response, Problem> {
     let (granted, mut chain) = open(node, write, headers, avoid).await?;
     let mut len = 0;
-    for bytes in first {
-        len += bytes.len() as u64;
-        chain.data(bytes).await.map_err(|e| e.to_problem())?;
-    }
     while let Some(frame) = body.frame().await {
         let Ok(bytes) = frame.map_err(Problem::from)?.into_data() else { continue };
         len += bytes.len() as u64;

@@ -6,7 +6,6 @@ use crate::members::Live;
 use crate::node::Node;
 use crate::read::{absent, replica};
 use crate::{placement, preconditions, reclaim, redirect, relay};
-use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use http_body_util::BodyExt;
 use kvdb_protocol::limits::{MAX_CONTENT_TYPE_BYTES, MAX_DROPPED_BODY_BYTES};
@@ -35,7 +34,14 @@ pub(crate) struct Write {
 }
 
 /// `PUT` (replace) or `POST` (create).
-pub(crate) async fn write(node: &Arc<Node>, request: Request, key: Key, op: TicketOp, query: &Query, cx: &RequestContext) -> Result<Response, Problem> {
+pub(crate) async fn write(
+    node: &Arc<Node>,
+    request: Request,
+    key: Key,
+    op: TicketOp,
+    query: &Query,
+    cx: &RequestContext,
+) -> Result<Response, Problem> {
     let avoid = redirect::avoided(query)?;
     let (head, body) = request.into_parts();
     let write = Write {
@@ -55,13 +61,13 @@ pub(crate) async fn write(node: &Arc<Node>, request: Request, key: Key, op: Tick
     check(&write, current.as_ref())?;
 
     let asks_first = body.expects_continue() || body.remaining() == Some(0);
-    if asks_first {
-        return redirected(node, &write, &avoid);
+    if !asks_first {
+        if !is_small(&body) {
+            return relay::relay(node, &write, &head.headers, avoid, body).await;
+        }
+        drop_body(body).await?;
     }
-    match begin_of(body).await? {
-        Begin::Whole => redirected(node, &write, &avoid),
-        Begin::Large(first, rest) => relay::relay(node, &write, &head.headers, avoid, first, rest).await,
-    }
+    redirected(node, &write, &avoid)
 }
 
 fn redirected(node: &Node, write: &Write, avoid: &[VolumeId]) -> Result<Response, Problem> {
@@ -69,28 +75,17 @@ fn redirected(node: &Node, write: &Write, avoid: &[VolumeId]) -> Result<Response
     redirect::to_write(&granted.first, &write.key, &granted.encoded)
 }
 
-enum Begin {
-    /// The body was small and has been read to its end.
-    Whole,
-    /// The body is large: what has been read, and the rest.
-    Large(Vec<Bytes>, GuardedBody),
+/// A small body is read and dropped, since the client sends it again to the volume. One of unannounced length is not:
+/// it comes from a pipe or a generator, which many clients cannot send twice, and some then send nothing and call it a value.
+fn is_small(body: &GuardedBody) -> bool {
+    body.remaining().is_some_and(|n| n <= MAX_DROPPED_BODY_BYTES)
 }
 
-/// A small body is read and dropped, since the client sends it again to the volume; a large one is not.
-async fn begin_of(mut body: GuardedBody) -> Result<Begin, Problem> {
-    if body.remaining().is_some_and(|n| n > MAX_DROPPED_BODY_BYTES) {
-        return Ok(Begin::Large(Vec::new(), body));
-    }
-    let (mut first, mut len) = (Vec::new(), 0);
+async fn drop_body(mut body: GuardedBody) -> Result<(), Problem> {
     while let Some(frame) = body.frame().await {
-        let Ok(bytes) = frame.map_err(Problem::from)?.into_data() else { continue };
-        len += bytes.len() as u64;
-        first.push(bytes);
-        if len > MAX_DROPPED_BODY_BYTES {
-            return Ok(Begin::Large(first, body));
-        }
+        drop(frame.map_err(Problem::from)?);
     }
-    Ok(Begin::Whole)
+    Ok(())
 }
 
 /// The preconditions, on what is committed now; they are checked again at commit.
@@ -139,11 +134,18 @@ fn too_few(node: &Node, candidates: &[placement::Candidate], len: Option<u64>, w
     let writable = candidates.iter().filter(|c| c.writable).count();
     let detail = format!("{} replicas are asked for: {why}", node.replicas);
     // Enough volumes, but none with room: waiting alone will not help.
-    let full = writable >= node.replicas && candidates.iter().filter(|c| c.writable && c.free_bytes > len.unwrap_or(0)).count() < node.replicas;
+    let full =
+        writable >= node.replicas && candidates.iter().filter(|c| c.writable && c.free_bytes > len.unwrap_or(0)).count() < node.replicas;
     Problem::new(if full { ErrorCode::NoSpace } else { ErrorCode::NoVolumes }, detail)
 }
 
-fn signed(node: &Node, live: &HashMap<VolumeId, Live>, volumes: &[VolumeId], write: &Write, version: VersionId) -> Result<Granted, Problem> {
+fn signed(
+    node: &Node,
+    live: &HashMap<VolumeId, Live>,
+    volumes: &[VolumeId],
+    write: &Write,
+    version: VersionId,
+) -> Result<Granted, Problem> {
     let gone = || Problem::new(ErrorCode::NoVolumes, "a volume went down; try again");
     let chosen: Option<Vec<(VolumeId, &Live)>> = volumes.iter().map(|id| live.get(id).map(|l| (*id, l))).collect();
     let chosen = chosen.ok_or_else(gone)?;
@@ -183,7 +185,8 @@ pub(crate) async fn delete(node: &Arc<Node>, request: Request, key: Key, query: 
         return delete_here(node, key, &record, condition).await;
     };
     let return_to = redirect::return_to(node, &head.headers, &head.uri, &key)?;
-    let write = Write { key, op: TicketOp::Delete, len: Some(0), condition, content_type: None, return_to, request_id: cx.request_id.clone() };
+    let write =
+        Write { key, op: TicketOp::Delete, len: Some(0), condition, content_type: None, return_to, request_id: cx.request_id.clone() };
     let live = node.members.live();
     let id = live.iter().find(|(_, l)| l.address == first.address).map(|(id, _)| *id);
     let granted = signed(node, &live, id.as_slice(), &write, record.version)?;
@@ -214,7 +217,10 @@ fn announced_length(headers: &HeaderMap) -> Result<Option<u64>, Problem> {
     let number = |name: &str| -> Result<Option<u64>, Problem> {
         let Some(value) = headers.get(name) else { return Ok(None) };
         let digits = value.to_str().ok().filter(|t| t.bytes().all(|b| b.is_ascii_digit()));
-        digits.and_then(|t| t.parse().ok()).map(Some).ok_or_else(|| Problem::new(ErrorCode::BadRequest, format!("{name} is not a number of bytes")))
+        digits
+            .and_then(|t| t.parse().ok())
+            .map(Some)
+            .ok_or_else(|| Problem::new(ErrorCode::BadRequest, format!("{name} is not a number of bytes")))
     };
     if headers.contains_key(header::TRANSFER_ENCODING) {
         return Ok(None);
