@@ -3,6 +3,8 @@
 //!
 //! Needs root and a free loop device; where these are missing the test says so and checks nothing.
 
+#![allow(clippy::unwrap_used)] // All of it is a test.
+
 use kvdb_master::catalog::{Catalog, CatalogOptions, CommitDelete, CommitPut};
 use kvdb_protocol::message::CommitAnswer;
 use kvdb_protocol::ticket::Condition;
