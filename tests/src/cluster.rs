@@ -175,8 +175,12 @@ impl Cluster {
 
     /// Puts the volumes' present addresses on the master's list, for its next start.
     pub fn list_volumes(&mut self) {
-        let list = self.volumes.iter().map(Server::address).collect::<Vec<_>>().join(",");
-        let mut args = vec![list, path_text(&self.db_dir())];
+        self.list_addresses(&self.volumes.iter().map(Server::address).collect::<Vec<_>>());
+    }
+
+    /// Puts these addresses on the master's list, for its next start.
+    pub fn list_addresses(&mut self, addresses: &[String]) {
+        let mut args = vec![addresses.join(","), path_text(&self.db_dir())];
         args.extend(self.master_args.clone());
         self.master.set_args(args);
     }

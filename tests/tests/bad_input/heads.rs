@@ -67,7 +67,7 @@ fn a_length_together_with_chunks_is_refused_or_read_as_chunks_and_closed() {
             let smuggled = format!("DELETE {target} HTTP/1.1\r\nHost: x\r\n\r\n");
             connection.send(format!("PUT {target} HTTP/1.1\r\nHost: x\r\n{lines}\r\n5\r\nhello\r\n0\r\n\r\n{smuggled}"));
             let answer = connection.answer();
-            assert!(matches!(answer.status, 400 | 201 | 307), "{lines:?}: {answer}");
+            assert!(matches!(answer.status, 200 | 201 | 400), "{lines:?}: {answer}");
             assert!(answer.closes(), "{lines:?}: {answer}");
             assert!(connection.rest().is_empty(), "nothing of what follows is answered");
         }

@@ -57,7 +57,8 @@ fn odd_keys_are_kept_as_they_are_each_apart_from_the_others() {
     let mut found: Vec<Vec<u8>> =
         list["keys"].as_array().unwrap().iter().map(|k| kvdb_protocol::key::decode(k.as_str().unwrap()).unwrap()).collect();
     let mut expected: Vec<Vec<u8>> = keys.iter().map(|(_, k)| k.to_vec()).collect();
-    (found.sort(), expected.sort());
+    found.sort();
+    expected.sort();
     assert_eq!(found, expected);
     for (target, _) in keys {
         cluster.follow(&Request::delete(target)).expect(200);
