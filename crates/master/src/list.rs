@@ -47,7 +47,8 @@ fn start(given: &[u8]) -> Result<Vec<u8>, Problem> {
     let Some(digits) = given.strip_prefix(HEX.as_bytes()) else { return Ok(given.to_vec()) };
     let digit = |b: &u8| char::from(*b).to_digit(16).and_then(|d| u8::try_from(d).ok());
     let digits: Option<Vec<u8>> = digits.iter().map(digit).collect();
-    let pairs = digits.filter(|d| d.len().is_multiple_of(2)).map(|d| d.chunks_exact(2).map(|p| p.iter().fold(0, |n, d| n << 4 | d)).collect());
+    let pairs =
+        digits.filter(|d| d.len().is_multiple_of(2)).map(|d| d.chunks_exact(2).map(|p| p.iter().fold(0, |n, d| n << 4 | d)).collect());
     pairs.ok_or_else(|| Problem::new(ErrorCode::BadRequest, "`start` begins with hex: but is not hex"))
 }
 

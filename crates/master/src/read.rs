@@ -16,8 +16,9 @@ pub(crate) async fn read(node: &Node, headers: &HeaderMap, key: &Key, query: &Qu
     if let Some(volume) = missed {
         tracing::warn!(%key, version = %record.version, %volume, "a volume does not have, or cannot read, the copy that it should");
     }
-    let live = replica(node, &record, missed)
-        .ok_or_else(|| Problem::new(ErrorCode::NoReplica, format!("none of the {} volumes that hold the value is reachable", record.replicas.len())))?;
+    let live = replica(node, &record, missed).ok_or_else(|| {
+        Problem::new(ErrorCode::NoReplica, format!("none of the {} volumes that hold the value is reachable", record.replicas.len()))
+    })?;
     let back = node.tickets.sign_back(redirect::own_host(node, headers)?);
     redirect::to_read(&live, key, record.version, &back)
 }
@@ -25,8 +26,12 @@ pub(crate) async fn read(node: &Node, headers: &HeaderMap, key: &Key, query: &Qu
 /// A live replica of the record: the less busy of two random ones.
 pub(crate) fn replica(node: &Node, record: &Record, except: Option<VolumeId>) -> Option<Live> {
     let live = node.members.live();
-    let candidates: Vec<placement::Replica> =
-        record.replicas.iter().filter(|id| Some(**id) != except).filter_map(|id| live.get(id).map(|l| placement::Replica { id: *id, busy: l.status.busy })).collect();
+    let candidates: Vec<placement::Replica> = record
+        .replicas
+        .iter()
+        .filter(|id| Some(**id) != except)
+        .filter_map(|id| live.get(id).map(|l| placement::Replica { id: *id, busy: l.status.busy }))
+        .collect();
     placement::choose_reader(&candidates, &mut rand::rng()).and_then(|id| live.get(&id).cloned())
 }
 

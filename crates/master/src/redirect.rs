@@ -28,8 +28,14 @@ pub(crate) fn to_read(live: &Live, key: &Key, version: VersionId, back: &str) ->
 }
 
 /// A 307 to write or delete under a ticket.
-pub(crate) fn to_write(live: &Live, key: &Key, ticket: &str) -> Result<Response, Problem> {
-    to(StatusCode::TEMPORARY_REDIRECT, &format!("{}ticket={ticket}", at_volume(live, key)))
+///
+/// It tells the version that a write would make, so that a client which loses the answer can ask whether it was made.
+pub(crate) fn to_write(live: &Live, key: &Key, version: VersionId, ticket: &str) -> Result<Response, Problem> {
+    let mut response = to(StatusCode::TEMPORARY_REDIRECT, &format!("{}ticket={ticket}", at_volume(live, key)))?;
+    if let Ok(value) = HeaderValue::from_str(&version.to_string()) {
+        response.headers_mut().insert("kvdb-version", value);
+    }
+    Ok(response)
 }
 
 fn to(status: StatusCode, location: &str) -> Result<Response, Problem> {
@@ -62,8 +68,7 @@ pub(crate) fn return_to(node: &Node, headers: &HeaderMap, uri: &Uri, key: &Key) 
 
 /// The volumes that sent the client back.
 pub(crate) fn avoided(query: &Query) -> Result<Vec<VolumeId>, Problem> {
-    let volumes: Vec<VolumeId> =
-        query.all("avoid").filter_map(|v| std::str::from_utf8(v).ok()).filter_map(|v| v.parse().ok()).collect();
+    let volumes: Vec<VolumeId> = query.all("avoid").filter_map(|v| std::str::from_utf8(v).ok()).filter_map(|v| v.parse().ok()).collect();
     if volumes.len() > MAX_SENT_BACK {
         return Err(Problem::new(ErrorCode::NoVolumes, "no volume could take the value; try again later"));
     }

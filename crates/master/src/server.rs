@@ -38,6 +38,7 @@ pub async fn run(listener: TcpListener, config: Config, shutdown: CancellationTo
     for (at, address) in node.config.volumes.iter().enumerate() {
         contacts.spawn(keep_in_touch(node.clone(), at, address.clone()));
     }
+    kvdb_server::notify::ready();
     let served = kvdb_server::serve::serve(listener, serve_options, Arc::new(MasterService { node }), shutdown).await;
     contacts.shutdown().await;
     catalog.close().await.context("the catalog could not be closed")?;

@@ -72,7 +72,7 @@ pub(crate) async fn write(
 
 fn redirected(node: &Node, write: &Write, avoid: &[VolumeId]) -> Result<Response, Problem> {
     let granted = grant(node, write, avoid)?;
-    redirect::to_write(&granted.first, &write.key, &granted.encoded)
+    redirect::to_write(&granted.first, &write.key, granted.ticket.version, &granted.encoded)
 }
 
 /// A small body is read and dropped, since the client sends it again to the volume. One of unannounced length is not:
@@ -190,7 +190,7 @@ pub(crate) async fn delete(node: &Arc<Node>, request: Request, key: Key, query: 
     let live = node.members.live();
     let id = live.iter().find(|(_, l)| l.address == first.address).map(|(id, _)| *id);
     let granted = signed(node, &live, id.as_slice(), &write, record.version)?;
-    redirect::to_write(&granted.first, &write.key, &granted.encoded)
+    redirect::to_write(&granted.first, &write.key, granted.ticket.version, &granted.encoded)
 }
 
 /// With no replica up, the master removes the key itself; the volumes follow when they are back.

@@ -6,7 +6,8 @@ use tracing_subscriber::fmt::time::SystemTime;
 
 /// Overrides the form: `text` or `json`.
 pub const FORMAT_VARIABLE: &str = "KVDB_LOG_FORMAT";
-const DEFAULT_LEVEL: &str = "info";
+/// The storage engines tell of their housekeeping at `info`.
+const DEFAULT_LEVEL: &str = "info,fjall=warn,lsm_tree=warn,sled=warn";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Format {
@@ -16,7 +17,7 @@ enum Format {
 
 /// Starts logging for the process; a later call does nothing.
 ///
-/// `RUST_LOG` chooses levels (default `info`), `KVDB_LOG_FORMAT` the form, `NO_COLOR` takes the colours away. A panic is one line
+/// `RUST_LOG` chooses levels (default `info`, `warn` for the storage engines), `KVDB_LOG_FORMAT` the form, `NO_COLOR` takes the colours away. A panic is one line
 /// of the log, with the span it happened in.
 pub fn init() {
     let variable = |name: &str| std::env::var(name).ok().filter(|v| !v.is_empty());

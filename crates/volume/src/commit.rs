@@ -2,8 +2,8 @@
 
 use crate::node::Node;
 use crate::upload::Durable;
-use kvdb_protocol::message::{Commit, CommitAnswer, Committed, Outcome, Prepared, ReclaimItem, Settle, SettleAnswer, SettleItem, path};
 use kvdb_protocol::limits::MAX_PEER_BATCH;
+use kvdb_protocol::message::{Commit, CommitAnswer, Committed, Outcome, Prepared, ReclaimItem, Settle, SettleAnswer, SettleItem, path};
 use kvdb_protocol::{ErrorCode, Problem, Ticket};
 use kvdb_server::peer::{Destination, PeerError};
 use std::sync::Arc;
@@ -90,8 +90,7 @@ async fn settle_once(node: &Node) -> Result<(), Problem> {
     for items in waiting.chunks(MAX_PEER_BATCH) {
         let message = Settle { volume: node.volume(), versions: items.to_vec() };
         let to = Destination { address: &master, volume: node.volume(), target: path::SETTLE };
-        let answer: SettleAnswer =
-            node.peers.post(&credentials, to, &message, CALL_TIMEOUT).await.map_err(|e| e.to_problem())?;
+        let answer: SettleAnswer = node.peers.post(&credentials, to, &message, CALL_TIMEOUT).await.map_err(|e| e.to_problem())?;
         apply(node, items, answer).await?;
     }
     Ok(())

@@ -7,9 +7,6 @@ use kvdb_protocol::{ErrorCode, Problem};
 use md5::{Digest as _, Md5};
 use sha2::{Sha256, Sha512};
 
-
-
-
 /// Checks announced digests while a value arrives.
 #[derive(Default)]
 pub(crate) struct DigestCheck {
@@ -66,7 +63,11 @@ impl DigestCheck {
 fn compare(name: &str, digests: Option<(Vec<u8>, Vec<u8>)>) -> Result<(), Problem> {
     match digests {
         Some((have, want)) if have != want => {
-            let detail = format!("the {name} of the bytes that arrived is {}, not {}; nothing was stored", BASE64_STANDARD.encode(have), BASE64_STANDARD.encode(want));
+            let detail = format!(
+                "the {name} of the bytes that arrived is {}, not {}; nothing was stored",
+                BASE64_STANDARD.encode(have),
+                BASE64_STANDARD.encode(want)
+            );
             Err(Problem::new(ErrorCode::DigestMismatch, detail))
         }
         _ => Ok(()),

@@ -49,6 +49,7 @@ pub async fn run(listener: TcpListener, config: Config, shutdown: CancellationTo
     let peers = Peers::new().context("the HTTP client could not be made")?;
     let node = Arc::new(Node::new(store, config, peers, shutdown.clone()));
     let settling = tokio::spawn(commit::settle_forever(node.clone()));
+    kvdb_server::notify::ready();
     let served = kvdb_server::serve::serve(listener, serve_options, Arc::new(service::VolumeService { node }), shutdown).await;
     settling.abort();
     served.context("the server stopped")

@@ -7,7 +7,9 @@ use kvdb_volume::{Args, Config, DEFAULT_PORT, run};
 async fn main() -> anyhow::Result<()> {
     let args = Args::parse();
     kvdb_server::logs::init();
-    args.server.check_exposure()?;
+    // A secret that was handed over at adoption counts.
+    let kept = args.dir.join(kvdb_volume::store::SECRET_FILE).exists();
+    args.server.check_exposure_with(kept || args.server.secret()?.is_some())?;
     let config = Config::from_args(&args)?;
     let listener = args.server.listen(DEFAULT_PORT).await?;
     run(listener, config, kvdb_server::signals::on_terminate()).await

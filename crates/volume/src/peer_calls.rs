@@ -7,8 +7,8 @@ use kvdb_protocol::limits::{MAX_PEER_BATCH, MAX_PEER_BODY_BYTES};
 use kvdb_protocol::message::{Adopt, Beat, EntriesPage, Identity, Reclaim, VolumeStatus};
 use kvdb_protocol::{ClusterSecret, ErrorCode, Problem};
 use kvdb_server::body::{self, Response};
-use kvdb_server::guard::{BodyLimits, Request, read_all};
 use kvdb_server::duplex::{self, LineReader, channel, line};
+use kvdb_server::guard::{BodyLimits, Request, read_all};
 use kvdb_server::query::Query;
 use std::sync::Arc;
 use std::time::Duration;
@@ -129,7 +129,8 @@ pub(crate) async fn reclaim(node: &Arc<Node>, mut request: Request) -> Result<Re
 pub(crate) async fn entries(node: &Arc<Node>, request: Request, query: &Query) -> Result<Response, Problem> {
     let (head, _) = request.into_parts();
     node.membership()?.credentials.verify(&head, node.volume(), Some(b""))?;
-    let after = query.get_str("after").map(|t| from_hex(t).ok_or_else(|| Problem::new(ErrorCode::BadRequest, "`after` is not hex"))).transpose()?;
+    let after =
+        query.get_str("after").map(|t| from_hex(t).ok_or_else(|| Problem::new(ErrorCode::BadRequest, "`after` is not hex"))).transpose()?;
     let limit = query.get_parsed("limit")?.unwrap_or(MAX_ENTRIES).clamp(1, MAX_ENTRIES);
     let (entries, next) = node.with_store(move |s| s.entries(after.as_deref(), limit)).await?;
     Ok(body::json(StatusCode::OK, &EntriesPage { volume: node.volume(), entries, next: next.map(|n| to_hex(&n)) }))

@@ -88,7 +88,10 @@ pub(crate) async fn place(node: &Node, at: usize) -> Result<tokio::sync::OwnedSe
 /// Sends the client back to the master, which chooses other volumes.
 fn elsewhere(ticket: &Ticket, failure: OpenFailure) -> Result<Response, Problem> {
     let OpenFailure { problem, volume } = failure;
-    let fault_of_volume = matches!(problem.code, ErrorCode::NoSpace | ErrorCode::ReadOnly | ErrorCode::Unavailable | ErrorCode::Busy | ErrorCode::Misdirected | ErrorCode::Internal);
+    let fault_of_volume = matches!(
+        problem.code,
+        ErrorCode::NoSpace | ErrorCode::ReadOnly | ErrorCode::Unavailable | ErrorCode::Busy | ErrorCode::Misdirected | ErrorCode::Internal
+    );
     if !fault_of_volume {
         return Err(problem);
     }

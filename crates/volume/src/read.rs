@@ -18,7 +18,9 @@ use std::sync::Arc;
 pub(crate) async fn read(node: &Arc<Node>, request: Request, key: Key, query: &Query) -> Result<Response, Problem> {
     let version: VersionId = query
         .get_str("v")
-        .ok_or_else(|| Problem::new(ErrorCode::Misdirected, "this is a volume, which knows values only by version; ask the master for the key"))?
+        .ok_or_else(|| {
+            Problem::new(ErrorCode::Misdirected, "this is a volume, which knows values only by version; ask the master for the key")
+        })?
         .parse()
         .map_err(|_| Problem::new(ErrorCode::BadRequest, "the version is malformed"))?;
     let wanted = key.clone();
@@ -35,7 +37,9 @@ pub(crate) async fn read(node: &Arc<Node>, request: Request, key: Key, query: &Q
     }
 
     let ranged = match header_text(request.headers(), header::RANGE) {
-        Some(text) if request.method() == Method::GET && if_range_holds(request.headers(), &etag, entry.modified) => range::parse(text, entry.len),
+        Some(text) if request.method() == Method::GET && if_range_holds(request.headers(), &etag, entry.modified) => {
+            range::parse(text, entry.len)
+        }
         _ => Ranged::Whole,
     };
     let (status, first, end) = match ranged {

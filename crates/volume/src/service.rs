@@ -57,7 +57,10 @@ impl VolumeService {
 
 fn ticket(query: &Query) -> Result<&str, Problem> {
     query.get_str("ticket").ok_or_else(|| {
-        Problem::new(ErrorCode::Unauthorized, "a volume acts only for a ticket of the master; send the request to the master and follow its redirect")
+        Problem::new(
+            ErrorCode::Unauthorized,
+            "a volume acts only for a ticket of the master; send the request to the master and follow its redirect",
+        )
     })
 }
 

@@ -181,7 +181,9 @@ impl Upload {
         let problem = match others {
             Ok(None) => None,
             Ok(Some(o)) if o == here && here.len == len => None,
-            Ok(Some(_)) => Some(Problem::new(ErrorCode::Corrupt, "the copies differ from each other; the value was not stored, send it again")),
+            Ok(Some(_)) => {
+                Some(Problem::new(ErrorCode::Corrupt, "the copies differ from each other; the value was not stored, send it again"))
+            }
             Err(e) => Some(e.to_problem()),
         };
         match problem {

@@ -23,6 +23,7 @@ pub(super) struct Meta {
 
 /// Makes the database of a new cluster.
 pub(super) fn empty_database(directory: &Directory, cache_bytes: u64) -> Result<(), CatalogError> {
+    directory.must_be_empty()?;
     let path = directory.new_database()?;
     let engine = SledEngine::open(&path, cache_bytes)?;
     first_entries(&engine, ClusterId::random(), State::default(), 0, 0)?;

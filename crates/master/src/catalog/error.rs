@@ -30,8 +30,8 @@ pub enum CatalogError {
         /// What is wrong and what to do.
         what: String,
     },
-    /// A new catalog is only made in an empty directory.
-    #[error("{} is not empty ({found} is in it); give an empty directory for the new catalog", dir.display())]
+    /// A new catalog is only made in an empty directory: not where one was damaged, or in another program's.
+    #[error("{} is not empty ({found} is in it) and holds no catalog; give the catalog's directory, or an empty one for a new catalog", dir.display())]
     NotEmpty {
         /// The directory.
         dir: PathBuf,
