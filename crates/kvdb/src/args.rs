@@ -69,6 +69,8 @@ pub enum Command {
     Ls(Ls),
     /// Show what is known of a value
     Stat(Stat),
+    /// Measure puts, gets and deletes; the values are deleted again
+    Bench(Bench),
     /// Check that a server is ready: exit code 0, else 1
     Health(Health),
 }
@@ -143,6 +145,31 @@ pub struct Stat {
     /// The key
     #[arg(value_parser = KeyParser)]
     pub key: Key,
+}
+
+#[derive(ClapArgs)]
+pub struct Bench {
+    /// Length of a value; K, M and G are 1024s
+    #[arg(long, default_value = "1M", value_parser = size, value_name = "BYTES")]
+    pub size: u64,
+    /// Requests at a time
+    #[arg(long, default_value_t = 8, value_name = "N")]
+    pub clients: usize,
+    /// Number of values
+    #[arg(long, default_value_t = 200, value_name = "N")]
+    pub count: u64,
+}
+
+/// A number of bytes, with an optional K, M or G.
+fn size(text: &str) -> Result<u64, String> {
+    let (digits, unit) = match text.char_indices().last() {
+        Some((at, 'k' | 'K')) => (&text[..at], 1 << 10),
+        Some((at, 'm' | 'M')) => (&text[..at], 1 << 20),
+        Some((at, 'g' | 'G')) => (&text[..at], 1 << 30),
+        _ => (text, 1),
+    };
+    let n: u64 = digits.parse().map_err(|_| "a number of bytes, such as 65536, 64K, 1M or 1G".to_string())?;
+    n.checked_mul(unit).ok_or_else(|| "too large".into())
 }
 
 #[derive(ClapArgs)]

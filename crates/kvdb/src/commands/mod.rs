@@ -1,5 +1,6 @@
 //! The commands, one a file.
 
+mod bench;
 mod get;
 mod health;
 mod ls;
@@ -29,6 +30,7 @@ async fn client_command(common: &Common, command: Command) -> anyhow::Result<()>
             Command::Rm(a) => rm::run(common, a).await,
             Command::Ls(a) => ls::run(common, a).await,
             Command::Stat(a) => stat::run(common, &a).await,
+            Command::Bench(a) => bench::run(common, a).await,
             Command::Health(a) => health::run(common, a).await,
             Command::Up(a) => up::run(a).await,
         }
