@@ -39,7 +39,7 @@ pub(crate) async fn commit(node: &Node, ticket: &Ticket, encoded: &str, value: O
         uncertain |= match &error {
             PeerError::Unreachable { .. } => false,
             PeerError::Broken { .. } => true,
-            PeerError::Refused { .. } => problem.code == ErrorCode::OutcomeUnknown,
+            PeerError::Refused { .. } => matches!(problem.code, ErrorCode::OutcomeUnknown | ErrorCode::Internal),
         };
         if !uncertain && (!problem.retry || problem.code == ErrorCode::NoSpace) {
             return Err(problem);

@@ -26,7 +26,9 @@ pub(crate) async fn delete(node: &Arc<Node>, key: &Key, encoded: &str) -> Result
         }
         Ok::<_, Problem>(version)
     });
-    let version = task.await.map_err(|e| Problem::new(ErrorCode::Internal, format!("the delete's task failed: {e}")))??;
+    let version = task
+        .await
+        .map_err(|e| Problem::new(ErrorCode::OutcomeUnknown, format!("the delete's task failed: {e}; ask for the key in a while")))??;
     let mut response = Response::new(body::empty());
     *response.status_mut() = StatusCode::OK;
     if let Ok(value) = HeaderValue::from_str(&version.to_string()) {

@@ -52,8 +52,9 @@ pub(crate) async fn put(node: &Arc<Node>, request: Request, key: &Key, encoded: 
         let prepared = durable.prepared;
         commit_upload(&node, &ticket, &encoded, durable).await.map(|c| (ticket, prepared, c))
     });
-    let (ticket, prepared, committed) =
-        task.await.map_err(|e| Problem::new(ErrorCode::Internal, format!("the write's task failed: {e}")))??;
+    let (ticket, prepared, committed) = task
+        .await
+        .map_err(|e| Problem::new(ErrorCode::OutcomeUnknown, format!("the write's task failed: {e}; ask for the key in a while")))??;
     Ok(stored(&ticket, op, prepared, committed))
 }
 
