@@ -2,11 +2,16 @@
 
 use clap::Parser as _;
 use kvdb_master::{Args, Config, DEFAULT_PORT, run};
+use std::process::ExitCode;
 
 #[tokio::main]
-async fn main() -> anyhow::Result<()> {
+async fn main() -> ExitCode {
     let args = Args::parse();
     kvdb_server::logs::init();
+    kvdb_server::program::finish("master", serve(args).await)
+}
+
+async fn serve(args: Args) -> anyhow::Result<()> {
     args.server.check_exposure()?;
     let config = Config::from_args(&args)?;
     let listener = args.server.listen(DEFAULT_PORT).await?;

@@ -14,6 +14,7 @@ pub mod notify;
 pub mod pages;
 pub mod peer;
 pub mod problem;
+pub mod program;
 pub mod query;
 pub mod serve;
 pub mod signals;
