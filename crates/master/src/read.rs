@@ -12,24 +12,25 @@ use kvdb_server::query::Query;
 /// Sends the client to a live replica.
 pub(crate) async fn read(node: &Node, headers: &HeaderMap, key: &Key, query: &Query) -> Result<Response, Problem> {
     let record = node.catalog.lookup(key).await.map_err(|e| e.problem())?.ok_or_else(|| absent(key))?;
-    let missed = redirect::missed(query).filter(|(version, _)| *version == record.version).map(|(_, volume)| volume);
-    if let Some(volume) = missed {
+    let missed = redirect::missed(query, record.version);
+    if let Some(volume) = missed.last() {
         tracing::warn!(%key, version = %record.version, %volume, "a volume does not have, or cannot read, the copy that it should");
     }
-    let live = replica(node, &record, missed).ok_or_else(|| {
-        Problem::new(ErrorCode::NoReplica, format!("none of the {} volumes that hold the value is reachable", record.replicas.len()))
+    let live = replica(node, &record, &missed).ok_or_else(|| {
+        let detail = format!("none of the {} volumes that hold the value is reachable with a good copy", record.replicas.len());
+        Problem::new(ErrorCode::NoReplica, detail)
     })?;
     let back = node.tickets.sign_back(redirect::own_host(node, headers)?);
-    redirect::to_read(&live, key, record.version, &back)
+    redirect::to_read(&live, key, record.version, &missed, &back)
 }
 
 /// A live replica of the record: the less busy of two random ones.
-pub(crate) fn replica(node: &Node, record: &Record, except: Option<VolumeId>) -> Option<Live> {
+pub(crate) fn replica(node: &Node, record: &Record, except: &[VolumeId]) -> Option<Live> {
     let live = node.members.live();
     let candidates: Vec<placement::Replica> = record
         .replicas
         .iter()
-        .filter(|id| Some(**id) != except)
+        .filter(|id| !except.contains(id))
         .filter_map(|id| live.get(id).map(|l| placement::Replica { id: *id, busy: l.status.busy }))
         .collect();
     placement::choose_reader(&candidates, &mut rand::rng()).and_then(|id| live.get(&id).cloned())

@@ -3,6 +3,7 @@
 use crate::members::Live;
 use crate::node::Node;
 use http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
+use kvdb_protocol::limits::MAX_REPLICAS;
 use kvdb_protocol::{ErrorCode, Key, Problem, VersionId, VolumeId};
 use kvdb_server::body::{self, Response};
 use kvdb_server::query::Query;
@@ -21,10 +22,11 @@ fn at_volume(live: &Live, key: &Key) -> String {
     }
 }
 
-/// A 302 to read a version.
-pub(crate) fn to_read(live: &Live, key: &Key, version: VersionId, back: &str) -> Result<Response, Problem> {
+/// A 302 to read a version. What was missed elsewhere goes along, so that each replica is tried once.
+pub(crate) fn to_read(live: &Live, key: &Key, version: VersionId, missed: &[VolumeId], back: &str) -> Result<Response, Problem> {
     let back = kvdb_protocol::key::query_escape(back.as_bytes());
-    to(StatusCode::FOUND, &format!("{}v={version}&back={back}", at_volume(live, key)))
+    let missed: String = missed.iter().map(|volume| format!("&missed={version}.{volume}")).collect();
+    to(StatusCode::FOUND, &format!("{}v={version}&back={back}{missed}", at_volume(live, key)))
 }
 
 /// A 307 to write or delete under a ticket.
@@ -75,8 +77,9 @@ pub(crate) fn avoided(query: &Query) -> Result<Vec<VolumeId>, Problem> {
     Ok(volumes)
 }
 
-/// The copy that a volume said it does not have.
-pub(crate) fn missed(query: &Query) -> Option<(VersionId, VolumeId)> {
-    let (version, volume) = query.get_str("missed")?.split_once('.')?;
-    Some((version.parse().ok()?, volume.parse().ok()?))
+/// The volumes that said that they do not have, or cannot read, their copy of this version.
+pub(crate) fn missed(query: &Query, version: VersionId) -> Vec<VolumeId> {
+    let prefix = format!("{version}.");
+    let named = query.all("missed").filter_map(|m| std::str::from_utf8(m).ok()?.strip_prefix(&prefix)?.parse().ok());
+    named.take(MAX_REPLICAS).collect()
 }

@@ -181,7 +181,7 @@ pub(crate) async fn delete(node: &Arc<Node>, request: Request, key: Key, query: 
     holds(&condition, record.as_ref())?;
     let record = record.ok_or_else(|| absent(&key))?;
     let avoid = redirect::avoided(query)?;
-    let Some(first) = replica(node, &record, avoid.first().copied()) else {
+    let Some(first) = replica(node, &record, &avoid) else {
         return delete_here(node, key, &record, condition).await;
     };
     let return_to = redirect::return_to(node, &head.headers, &head.uri, &key)?;

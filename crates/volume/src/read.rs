@@ -24,9 +24,10 @@ pub(crate) async fn read(node: &Arc<Node>, request: Request, key: Key, query: &Q
         .parse()
         .map_err(|_| Problem::new(ErrorCode::BadRequest, "the version is malformed"))?;
     let wanted = key.clone();
-    let stored = match node.with_store(move |s| s.get(&wanted, version)).await? {
-        Some(stored) if stored.entry.expires.is_none_or(|e| e > node.clock.now()) => stored,
-        _ => return back_to_master(node, &key, version, query),
+    let stored = match node.with_store(move |s| s.get(&wanted, version)).await {
+        Ok(Some(stored)) if stored.entry.expires.is_none_or(|e| e > node.clock.now()) => stored,
+        Ok(_) => return back_to_master(node, &key, version, query),
+        Err(problem) => return bad_copy(node, &key, version, query, problem).await,
     };
     let entry = &stored.entry;
     let etag = entry.hash.etag();
@@ -66,12 +67,29 @@ pub(crate) async fn read(node: &Arc<Node>, request: Request, key: Key, query: &Q
     Ok(response)
 }
 
-/// The version is not here (any more): the master knows what is current, and is told what was missed.
+/// The copy is damaged, missing or unreadable: another replica serves the client.
+async fn bad_copy(node: &Node, key: &Key, version: VersionId, query: &Query, problem: Problem) -> Result<Response, Problem> {
+    tracing::error!(%key, %version, volume = %node.volume(), error = %problem, "a copy cannot be served");
+    if problem.code == ErrorCode::Corrupt {
+        let (key, why) = (key.clone(), problem.detail.clone());
+        if let Err(error) = node.with_store(move |s| s.quarantine(&key, version, &why)).await {
+            tracing::error!(%version, %error, "the damaged copy is not quarantined");
+        }
+    }
+    back_to_master(node, key, version, query).map_err(|_| problem)
+}
+
+/// The version is not here (any more): the master knows what is current, and is told where it was missed, all tries included.
 fn back_to_master(node: &Node, key: &Key, version: VersionId, query: &Query) -> Result<Response, Problem> {
     let absent = || Problem::new(ErrorCode::NotFound, "this version is not here; ask the master for the key");
     let tickets = node.membership()?.tickets;
     let host = query.get_str("back").and_then(|b| tickets.verify_back(b)).ok_or_else(absent)?;
-    redirect(StatusCode::FOUND, &format!("http://{host}{}?missed={version}.{}", key.to_path(), node.volume()))
+    let earlier = query
+        .all("missed")
+        .filter_map(|m| std::str::from_utf8(m).ok())
+        .filter(|m| m.bytes().all(|b| b.is_ascii_hexdigit() || b"-.".contains(&b)));
+    let earlier: String = earlier.map(|m| format!("missed={m}&")).collect();
+    redirect(StatusCode::FOUND, &format!("http://{host}{}?{earlier}missed={version}.{}", key.to_path(), node.volume()))
 }
 
 fn answer(status: StatusCode, entry: &ValueEntry, part: Option<(u64, u64)>, body: body::Body) -> Result<Response, Problem> {
