@@ -69,6 +69,8 @@ pub enum Command {
     Ls(Ls),
     /// Show what is known of a value
     Stat(Stat),
+    /// Make a new catalog for a master from what the volumes hold, when its directory is lost
+    Rebuild(Rebuild),
     /// Measure puts, gets and deletes; the values are deleted again
     Bench(Bench),
     /// Check that a server is ready: exit code 0, else 1
@@ -145,6 +147,49 @@ pub struct Stat {
     /// The key
     #[arg(value_parser = KeyParser)]
     pub key: Key,
+}
+
+#[derive(ClapArgs)]
+#[command(
+    after_help = "Stop the master first. The volumes must run, all of them: what is only on a volume that is left out is lost, and what was deleted only there comes back.\nThe secret: where none was configured, it is the file `secret` in any volume's directory."
+)]
+pub struct Rebuild {
+    /// Addresses of the volumes, as on the master's list: host:port, separated by commas
+    #[arg(value_name = "VOLUMES", value_delimiter = ',', num_args = 1, required = true)]
+    pub volumes: Vec<String>,
+    /// Directory for the new catalog; empty, or made
+    #[arg(value_name = "DB")]
+    pub db: PathBuf,
+    /// The cluster's secret
+    #[arg(long, env = "KVDB_SECRET", hide_env_values = true)]
+    pub secret: Option<String>,
+    /// File that holds the cluster's secret
+    #[arg(long, env = "KVDB_SECRET_FILE", value_name = "FILE")]
+    pub secret_file: Option<PathBuf>,
+    /// Only count; write nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// What to do with writes that no volume knows the outcome of, but that are whole on all their volumes
+    #[arg(long, value_enum, default_value = "keep")]
+    pub uncertain: UncertainArg,
+}
+
+/// What to do with writes of unknown outcome.
+#[derive(Clone, Copy, clap::ValueEnum)]
+pub enum UncertainArg {
+    /// Keep them: they may have been acknowledged
+    Keep,
+    /// Drop them: they may not have been
+    Drop,
+}
+
+impl From<UncertainArg> for kvdb_master::rebuild::Uncertain {
+    fn from(arg: UncertainArg) -> Self {
+        match arg {
+            UncertainArg::Keep => Self::Keep,
+            UncertainArg::Drop => Self::Drop,
+        }
+    }
 }
 
 #[derive(ClapArgs)]

@@ -5,6 +5,7 @@ mod get;
 mod health;
 mod ls;
 mod put;
+mod rebuild;
 mod rm;
 mod stat;
 mod up;
@@ -30,6 +31,7 @@ async fn client_command(common: &Common, command: Command) -> anyhow::Result<()>
             Command::Rm(a) => rm::run(common, a).await,
             Command::Ls(a) => ls::run(common, a).await,
             Command::Stat(a) => stat::run(common, &a).await,
+            Command::Rebuild(a) => rebuild::run(common, a).await,
             Command::Bench(a) => bench::run(common, a).await,
             Command::Health(a) => health::run(common, a).await,
             Command::Up(a) => up::run(a).await,

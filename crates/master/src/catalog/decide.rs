@@ -6,7 +6,7 @@
 //! every version the catalog can tell for long enough what was decided:
 //! - committed and current: the record knows;
 //! - committed and replaced or deleted: the reclaim entries know, until the volumes have removed their
-//!   copies, and a decision entry knows if the commit is recent ([`DECISION_EPOCH`]): a repeat can
+//!   copies, and a decision entry knows if it was replaced or deleted lately: a repeat can
 //!   neither bring an old value back nor be told that it never happened;
 //! - refused: a decision entry knows, so that a late first call cannot commit what a volume has already
 //!   dropped because its second call was refused;
@@ -17,7 +17,7 @@
 use super::error::CatalogError;
 use super::keyspace;
 use super::record::{CommittedAs, Decision, ReclaimEntry, Record};
-use super::view::{DECISION_EPOCH, View, epoch};
+use super::view::{View, epoch};
 use kvdb_protocol::limits::{MAX_CONTENT_TYPE_BYTES, MAX_REPLICAS};
 use kvdb_protocol::message::{CommitAnswer, Committed, Deleted, Outcome, SettleItem};
 use kvdb_protocol::ticket::Condition;
@@ -141,7 +141,8 @@ pub(super) fn put(view: &mut View<'_>, now: &Now, p: &CommitPut) -> Result<Commi
         len: p.len,
         hash: p.hash,
         content_type: p.content_type.clone(),
-        modified: now.time,
+        // As the volumes wrote it beside the value, before the commit: a rebuild finds the same.
+        modified: UnixMillis(p.version.unix_millis()),
         expires: p.expires,
         replicas: p.replicas.clone(),
         seq: view.next_seq(),
@@ -197,10 +198,7 @@ fn retire(view: &mut View<'_>, now: &Now, key: &Key, old: &Record, deleted: Opti
     for &volume in &old.replicas {
         view.add_reclaim(volume, old.version, &entry)?;
     }
-    if now.time.since(old.modified) <= DECISION_EPOCH {
-        view.decide(keyspace::put_decision(epoch(now.time), old.version), &Decision::Committed(committed))?;
-    }
-    Ok(())
+    view.decide(keyspace::put_decision(epoch(now.time), old.version), &Decision::Committed(committed))
 }
 
 pub(super) fn delete(view: &mut View<'_>, now: &Now, d: &CommitDelete) -> Result<CommitAnswer, CatalogError> {

@@ -20,7 +20,7 @@ pub struct Record {
     pub hash: ContentHash,
     /// Its content type.
     pub content_type: Option<String>,
-    /// When it was committed: its Last-Modified.
+    /// When its version was given out: its Last-Modified.
     pub modified: UnixMillis,
     /// When it expires.
     pub expires: Option<UnixMillis>,
