@@ -154,10 +154,19 @@ fn started_at(log: &str) -> Option<String> {
     started.next()?["address"].as_str().map(str::to_string)
 }
 
-/// Resident memory of a process, in KiB.
+/// Resident memory of a process now, in KiB.
 pub fn rss_kib(pid: u32) -> u64 {
+    memory(pid, "VmRSS:")
+}
+
+/// The most resident memory that a process has had, in KiB.
+pub fn peak_kib(pid: u32) -> u64 {
+    memory(pid, "VmHWM:")
+}
+
+fn memory(pid: u32, field: &str) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:")).expect("a process has a size");
+    let line = status.lines().find_map(|l| l.strip_prefix(field)).expect("a process has a size");
     line.trim().trim_end_matches(" kB").trim().parse().unwrap()
 }
 
