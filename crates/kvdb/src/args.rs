@@ -149,24 +149,38 @@ pub struct Stat {
     pub key: Key,
 }
 
+const REBUILD_HELP: &str = "\
+When the master's directory is lost: stop the master, leave the volumes running, rebuild, and start the master
+on the new directory with the same list of volumes. Keys, values' lengths, hashes, content types, times and
+versions come back as they were; what was deleted stays deleted for 30 days.
+
+All volumes must take part. What only a volume that is left out holds is lost, and what only that volume knows
+to be deleted comes back. A volume that cannot be reached is therefore an error; list fewer volumes only if
+the others are gone for good.
+
+The secret: if none was configured, the master made it, and it is the file `secret` in any volume's directory.
+
+A failed rebuild can be repeated: the directory counts as empty until all of the catalog is there.
+
+Example:
+  kvdb rebuild localhost:3001,localhost:3002 /var/lib/kvdb-new --secret-file /tmp/volume1/secret --dry-run";
+
 #[derive(ClapArgs)]
-#[command(
-    after_help = "Stop the master first. The volumes must run, all of them: what is only on a volume that is left out is lost, and what was deleted only there comes back.\nThe secret: where none was configured, it is the file `secret` in any volume's directory."
-)]
+#[command(after_long_help = REBUILD_HELP)]
 pub struct Rebuild {
     /// Addresses of the volumes, as on the master's list: host:port, separated by commas
-    #[arg(value_name = "VOLUMES", value_delimiter = ',', num_args = 1, required = true)]
+    #[arg(value_name = "VOLUMES", value_delimiter = ',', num_args = 1, action = clap::ArgAction::Set, required = true, value_parser = address)]
     pub volumes: Vec<String>,
     /// Directory for the new catalog; empty, or made
     #[arg(value_name = "DB")]
     pub db: PathBuf,
-    /// The cluster's secret
+    /// The cluster's secret; it is kept in DB, readable for its owner only
     #[arg(long, env = "KVDB_SECRET", hide_env_values = true)]
     pub secret: Option<String>,
-    /// File that holds the cluster's secret
+    /// File that holds the cluster's secret, such as `secret` in a volume's directory
     #[arg(long, env = "KVDB_SECRET_FILE", value_name = "FILE")]
     pub secret_file: Option<PathBuf>,
-    /// Only count; write nothing
+    /// Only count; write nothing. Does no harm while the master runs
     #[arg(long)]
     pub dry_run: bool,
     /// What to do with writes that no volume knows the outcome of, but that are whole on all their volumes
@@ -234,6 +248,14 @@ fn replicas(text: &str) -> Result<usize, String> {
     }
 }
 
+fn address(text: &str) -> Result<String, &'static str> {
+    let (host, port) = text.rsplit_once(':').unwrap_or_default();
+    if host.is_empty() || port.parse::<u16>().is_err() {
+        return Err("give each volume as host:port, separated by commas, as in localhost:3001,localhost:3002");
+    }
+    Ok(text.into())
+}
+
 fn hash(text: &str) -> Result<ContentHash, String> {
     ContentHash::from_hex(text.trim_matches('"')).ok_or_else(|| "not 64 hex digits".into())
 }
@@ -287,6 +309,15 @@ mod tests {
         assert!(parse(&["up", "--port", "65534"]).is_err());
         assert!(parse(&["up", "--port", "0"]).is_err());
         assert!(parse(&["up", "--replicas", "3"]).is_err());
+    }
+
+    #[test]
+    fn volumes_are_one_argument_of_addresses() {
+        let Command::Rebuild(r) = parse(&["rebuild", "h:1,[::1]:2", "db"]).unwrap().command else { panic!() };
+        assert_eq!((r.volumes, r.db), (vec!["h:1".to_string(), "[::1]:2".to_string()], PathBuf::from("db")));
+        for bad in [&["rebuild", "h:1,,h:2", "db"][..], &["rebuild", "h", "db"], &["rebuild", "h:1", "h:2", "db"], &["rebuild", "h:1"]] {
+            assert!(parse(bad).is_err(), "{bad:?}");
+        }
     }
 
     #[test]

@@ -15,6 +15,7 @@ pub type Entries = Box<dyn Iterator<Item = Result<Entry, String>> + Send>;
 
 /// What to do with a value whose replicas are all there but whose commit nobody knows of: it was
 /// acknowledged if the volumes lost their word of it, and was not if the writer was cut off.
+/// A volume that takes no part in the rebuild may have held its replica, and known.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Uncertain {
     /// Keep it: nothing that was acknowledged is lost.
@@ -187,7 +188,10 @@ impl Iterator for Merger {
     fn next(&mut self) -> Option<Self::Item> {
         let merged = self.least_key().and_then(|key| match key {
             None => Ok(None),
-            Some(key) => self.gather(&key).map(|g| Some(g.settle(key, self.uncertain, &mut self.summary))),
+            Some(key) => self.gather(&key).map(|g| {
+                let listed = |volume: &VolumeId| self.sources.iter().any(|s| s.volume == *volume);
+                Some(g.settle(key, self.uncertain, &listed, &mut self.summary))
+            }),
         });
         if merged.is_err() {
             self.sources.clear();
@@ -226,7 +230,7 @@ impl Gathered {
         }
     }
 
-    fn settle(self, key: Key, uncertain: Uncertain, summary: &mut Summary) -> MergedKey {
+    fn settle(self, key: Key, uncertain: Uncertain, listed: &dyn Fn(&VolumeId) -> bool, summary: &mut Summary) -> MergedKey {
         self.note_maxima(summary);
         let committed = self.last_committed();
         // The last word of which the sequence is known: a value, or that there is none.
@@ -237,7 +241,7 @@ impl Gathered {
             (None, None) => (None, None),
         };
         let deleted = self.tombstone.map(|(t, _)| t).filter(|t| seq == Some(t.seq));
-        let newest = self.whole_uncertain(version).filter(|_| uncertain == Uncertain::Keep);
+        let newest = self.whole_uncertain(version, listed).filter(|_| uncertain == Uncertain::Keep);
         let chosen = newest.or(version.filter(|_| deleted.is_none()));
         summary.uncertain_kept += u64::from(newest.is_some());
         let record = chosen.and_then(|v| self.versions.get(&v)).and_then(|copies| rebuilt(copies, summary));
@@ -267,10 +271,10 @@ impl Gathered {
     }
 
     /// The newest version of unknown outcome that may have been acknowledged: all volumes of its chain
-    /// hold it, alike, and it is newer than `than`. One that is older was overtaken, or had its chance.
-    fn whole_uncertain(&self, than: Option<VersionId>) -> Option<VersionId> {
+    /// that are asked hold it, alike, and it is newer than `than`. One that is older was overtaken, or had its chance.
+    fn whole_uncertain(&self, than: Option<VersionId>, listed: &dyn Fn(&VolumeId) -> bool) -> Option<VersionId> {
         let newer = self.versions.iter().rev().filter(|(version, _)| than.is_none_or(|t| **version > t));
-        newer.filter(|(_, copies)| known_seq(copies).is_none()).find(|(_, copies)| is_whole(copies)).map(|(version, _)| *version)
+        newer.filter(|(_, copies)| known_seq(copies).is_none()).find(|(_, copies)| is_whole(copies, listed)).map(|(version, _)| *version)
     }
 
     /// All copies of other versions, except of those whose volumes will ask about them anyway.
@@ -292,11 +296,11 @@ fn known_seq(copies: &[(VolumeId, ValueEntry)]) -> Option<u64> {
     copies.iter().filter_map(|(_, v)| v.seq).max()
 }
 
-fn is_whole(copies: &[(VolumeId, ValueEntry)]) -> bool {
+fn is_whole(copies: &[(VolumeId, ValueEntry)], listed: &dyn Fn(&VolumeId) -> bool) -> bool {
     let Some((_, first)) = copies.first() else { return false };
     let held = |volume: &VolumeId| copies.iter().any(|(at, _)| at == volume);
     let alike = copies.iter().all(|(_, v)| (v.len, v.hash) == (first.len, first.hash));
-    alike && !first.replicas.is_empty() && first.replicas.iter().all(held)
+    alike && !first.replicas.is_empty() && first.replicas.iter().filter(|v| listed(v)).all(held)
 }
 
 /// A record of the copies that are alike: the largest such group, one that is known committed first.

@@ -92,6 +92,9 @@ fn a_value_of_unknown_outcome_is_kept_only_if_whole_and_newest_and_wanted() {
     assert_eq!((versions(&merged), summary.uncertain_dropped), (vec![Some(version(3))], 1));
     let (merged, _) = merge(vec![vec![held("a", 3, Some(1)), held("a", 5, None)], vec![held("a", 3, Some(1))]], Uncertain::Keep);
     assert_eq!(versions(&merged), [Some(version(3))], "not whole");
+    let (merged, summary) = merge(vec![vec![held("a", 5, None)]], Uncertain::Keep);
+    assert_eq!(versions(&merged), [Some(version(5))], "the volume that takes no part may have known of the commit");
+    assert_eq!((summary.uncertain_kept, summary.under_replicated), (1, 1));
     let (merged, _) = merge(vec![vec![held("a", 5, None), held("a", 7, Some(1))], vec![held("a", 5, None)]], Uncertain::Keep);
     assert_eq!(versions(&merged), [Some(version(7))], "overtaken");
     let (merged, _) = merge(vec![vec![held("a", 5, None), gone("a", 5, 2)], vec![held("a", 5, None)]], Uncertain::Keep);

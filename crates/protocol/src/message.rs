@@ -38,6 +38,9 @@ pub struct Identity {
     pub public_url: Option<String>,
     /// Format of its directory.
     pub format: u32,
+    /// Whether a master is in touch with it now.
+    #[serde(default)]
+    pub in_touch: bool,
 }
 
 /// A master takes an empty volume into its cluster.

@@ -33,6 +33,7 @@ pub(crate) struct Node {
     in_flight: Mutex<HashSet<VersionId>>,
     used: Mutex<UsedTickets>,
     busy: AtomicU64,
+    contacts: AtomicU64,
 }
 
 /// What belonging to a cluster brings.
@@ -68,6 +69,7 @@ impl Node {
             in_flight: Mutex::new(HashSet::new()),
             used: Mutex::default(),
             busy: AtomicU64::new(0),
+            contacts: AtomicU64::new(0),
         }
     }
 
@@ -151,6 +153,17 @@ impl Node {
         Busy(self.clone())
     }
 
+    /// Counts a status stream of a master, until dropped.
+    pub fn contact_guard(self: &Arc<Self>) -> Contact {
+        self.contacts.fetch_add(1, Ordering::Relaxed);
+        Contact(self.clone())
+    }
+
+    /// Whether a master is in touch.
+    pub fn in_touch(&self) -> bool {
+        self.contacts.load(Ordering::Relaxed) > 0
+    }
+
     pub fn busy(&self) -> u64 {
         self.busy.load(Ordering::Relaxed)
     }
@@ -192,5 +205,14 @@ pub(crate) struct Busy(Arc<Node>);
 impl Drop for Busy {
     fn drop(&mut self) {
         self.0.busy.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A status stream of a master.
+pub(crate) struct Contact(Arc<Node>);
+
+impl Drop for Contact {
+    fn drop(&mut self) {
+        self.0.contacts.fetch_sub(1, Ordering::Relaxed);
     }
 }

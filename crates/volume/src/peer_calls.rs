@@ -27,6 +27,7 @@ pub(crate) fn identity(node: &Node) -> Response {
         cluster: node.membership().ok().map(|m| m.credentials.cluster).or(node.store.cluster()),
         public_url: node.config.public_url.clone(),
         format: crate::format::FORMAT,
+        in_touch: node.in_touch(),
     };
     body::json(StatusCode::OK, &identity)
 }
@@ -63,6 +64,7 @@ pub(crate) async fn status(node: &Arc<Node>, request: Request) -> Result<Respons
     // A stream that has no end of its own would hold up a stop until its time is over.
     let ended = node.stopping.child_token();
     tokio::spawn(tell(node.clone(), out, ended.clone()));
+    let contact = node.contact_guard();
     let node = node.clone();
     tokio::spawn(async move {
         let mut beats = LineReader::new(body);
@@ -79,6 +81,7 @@ pub(crate) async fn status(node: &Arc<Node>, request: Request) -> Result<Respons
         };
         tracing::info!(reason = %end, "status stream ended");
         ended.cancel();
+        drop(contact);
     });
     Ok(Response::new(duplex::body(lines)))
 }

@@ -9,7 +9,7 @@ use super::keyspace::{self, CATALOG_FORMAT};
 use super::record::{ReclaimEntry, Record, State, VolumeEntry, decode, encode};
 use super::sled_engine::SledEngine;
 use crate::rebuild::{MergeError, MergedKey, Merger, Summary};
-use kvdb_protocol::{ClusterId, VolumeId};
+use kvdb_protocol::{ClusterId, ClusterSecret, VolumeId};
 use std::ops::Bound;
 use thiserror::Error;
 
@@ -100,7 +100,7 @@ const NO_SEQ: u64 = 0;
 /// Makes a catalog of merged records in an empty directory. See [`super::Catalog::create_from`].
 pub(super) fn from_merged(
     options: &CatalogOptions,
-    cluster: ClusterId,
+    (cluster, secret): (ClusterId, &ClusterSecret),
     members: &[(VolumeId, String)],
     mut merger: Merger,
 ) -> Result<Summary, RebuildError> {
@@ -121,6 +121,8 @@ pub(super) fn from_merged(
     let after = summary.max_time.0.saturating_add(1);
     first_entries(&engine, cluster, State { seq, keys: summary.keys, bytes: summary.bytes }, after, after)?;
     drop(engine);
+    // Before the catalog is there: without it, a master would make a secret that no volume knows.
+    directory.store_secret(secret)?;
     directory.take_new_database()?;
     directory.note_format()?;
     Ok(summary)

@@ -102,12 +102,12 @@ impl Catalog {
 
     /// Makes a catalog of what a rebuild found, in an empty directory (a lock or a secret may be in it).
     ///
-    /// It takes the cluster's id and the volumes' addresses from the caller. Versions given out before are
+    /// It takes the cluster's id, its secret and the volumes' addresses from the caller. Versions given out before are
     /// never committed in it, and the clock and the sequence go on after the last that any volume has seen.
     /// If it fails, the directory counts as empty still. Blocks.
     pub fn create_from(
         options: &CatalogOptions,
-        cluster: ClusterId,
+        cluster: (ClusterId, &ClusterSecret),
         members: &[(VolumeId, String)],
         merger: Merger,
     ) -> Result<Summary, RebuildError> {

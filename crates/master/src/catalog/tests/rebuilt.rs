@@ -4,7 +4,7 @@ use super::support::{committed, delete, key, put, refused, volume};
 use crate::catalog::{Catalog, CatalogError, CatalogOptions, RebuildError};
 use crate::rebuild::{Entries, Merger, Uncertain};
 use kvdb_protocol::message::{Deleted, Entry, Outcome, SettleItem, ValueEntry};
-use kvdb_protocol::{ClusterId, ContentHash, ErrorCode, UnixMillis, VersionId};
+use kvdb_protocol::{ClusterId, ClusterSecret, ContentHash, ErrorCode, UnixMillis, VersionId};
 use std::sync::LazyLock;
 
 fn value(k: &str, version: VersionId, seq: Option<u64>) -> Entry {
@@ -47,11 +47,13 @@ fn merger(of: [Vec<Entry>; 2]) -> Merger {
 async fn a_rebuilt_catalog_has_the_values_and_not_what_was_deleted_and_goes_on_from_there() {
     let dir = tempfile::tempdir().unwrap();
     let (options, cluster) = (CatalogOptions::new(dir.path().join("db")), ClusterId::random());
+    let secret = ClusterSecret::random();
     let members = [(volume(1), "h:1".to_string())];
-    let summary = Catalog::create_from(&options, cluster, &members, merger(entries())).unwrap();
+    let summary = Catalog::create_from(&options, (cluster, &secret), &members, merger(entries())).unwrap();
     assert_eq!((summary.keys, summary.bytes, summary.uncertain_kept, summary.tombstones, summary.surplus), (3, 9, 2, 1, 2));
 
     let catalog = Catalog::open(options.clone()).unwrap();
+    assert_eq!(catalog.stored_secret().unwrap(), Some(secret.clone()));
     assert_eq!((catalog.cluster(), catalog.members().await.unwrap()), (cluster, members.to_vec()));
     assert_eq!((catalog.stats().keys, catalog.stats().bytes, catalog.stats().seq), (3, 9, 42));
     let a = catalog.lookup(&key("a")).await.unwrap().unwrap();
@@ -76,7 +78,7 @@ async fn a_rebuilt_catalog_has_the_values_and_not_what_was_deleted_and_goes_on_f
     committed(catalog.delete(delete("c", None)).await.unwrap());
     drop(catalog);
 
-    let again = Catalog::create_from(&options, cluster, &members, merger(entries()));
+    let again = Catalog::create_from(&options, (cluster, &secret), &members, merger(entries()));
     assert!(matches!(again, Err(RebuildError::Catalog(CatalogError::NotEmpty { .. }))));
 }
 
@@ -86,9 +88,9 @@ async fn a_rebuild_that_fails_leaves_a_directory_in_which_it_can_be_done_again()
     let options = CatalogOptions::new(dir.path());
     let entries_then_error: Entries = Box::new([Ok(value("a", version(1), Some(1))), Err("reset".to_string())].into_iter());
     let broken = Merger::new(vec![(volume(1), entries_then_error)], Uncertain::Keep).unwrap();
-    let cluster = ClusterId::random();
-    assert!(matches!(Catalog::create_from(&options, cluster, &[], broken), Err(RebuildError::Merge(_))));
-    Catalog::create_from(&options, cluster, &[], merger(entries())).unwrap();
+    let (cluster, secret) = (ClusterId::random(), ClusterSecret::random());
+    assert!(matches!(Catalog::create_from(&options, (cluster, &secret), &[], broken), Err(RebuildError::Merge(_))));
+    Catalog::create_from(&options, (cluster, &secret), &[], merger(entries())).unwrap();
     assert_eq!(Catalog::open(options).unwrap().stats().keys, 3);
 }
 
@@ -99,7 +101,7 @@ async fn the_clock_of_a_rebuilt_catalog_is_after_all_that_the_volumes_have_seen(
     let future = UnixMillis::now().0 + 400 * 86_400_000;
     let far = VersionId::from_parts(future, 0);
     let of = [vec![value("a", far, Some(1))], vec![value("a", far, Some(1))]];
-    Catalog::create_from(&options, ClusterId::random(), &[], merger(of)).unwrap();
+    Catalog::create_from(&options, (ClusterId::random(), &ClusterSecret::random()), &[], merger(of)).unwrap();
     let catalog = Catalog::open(options).unwrap();
     assert!(catalog.now().0 > future && catalog.next_version() > far);
 }
