@@ -1,61 +1,16 @@
-//! A writer with keys of its own, that knows what each of them may hold.
+//! A writer with keys of its own, of which it knows what each may hold, that also takes part in the shared ones.
 
-use kvdb_tests::values::value;
-use kvdb_tests::{Cluster, Request, Url};
-use std::ops::Add;
+use crate::content::{Content, Random, State, described, is};
+use crate::send::{Outcome, Write};
+use crate::shared::Shared;
+use crate::tally::Tally;
+use kvdb_tests::{Cluster, Request};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-const KEYS: u64 = 6;
-const SIZES: [usize; 6] = [0, 100, 5_000, 65_536, 100_000, 300_001];
-const MAX_SENT_BACK: usize = 4;
-
-/// Numbers that a seed decides.
-pub struct Random(u64);
-
-impl Random {
-    pub fn new(seed: u64) -> Self {
-        Self(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
-    }
-
-    pub fn below(&mut self, n: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 >> 11) % n
-    }
-}
-
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Tally {
-    pub acknowledged: u64,
-    /// Broken off, or answered with 504.
-    pub in_doubt: u64,
-    pub refused: u64,
-    pub reads: u64,
-}
-
-impl Add for Tally {
-    type Output = Self;
-    fn add(self, o: Self) -> Self {
-        Self {
-            acknowledged: self.acknowledged + o.acknowledged,
-            in_doubt: self.in_doubt + o.in_doubt,
-            refused: self.refused + o.refused,
-            reads: self.reads + o.reads,
-        }
-    }
-}
-
-/// A value by its length and seed; none: the key does not exist.
-type State = Option<(usize, u64)>;
-
-enum Outcome {
-    Acknowledged,
-    /// It may have happened, or may still.
-    InDoubt,
-    Refused,
-}
+const KEYS: u64 = 8;
+/// Pause after a refusal: servers are down, and there is no need to spin.
+const PAUSE: Duration = Duration::from_millis(5);
 
 struct Slot {
     target: String,
@@ -67,18 +22,22 @@ struct Slot {
 pub struct Writer {
     random: Random,
     slots: Vec<Slot>,
-    next_seed: u64,
+    last_write: u64,
     pub tally: Tally,
 }
 
 impl Writer {
     pub fn new(n: u64, seed: u64) -> Self {
         let slots = (0..KEYS).map(|k| Slot { target: format!("/writer-{n}/key-{k}"), may_be: vec![None] }).collect();
-        Self { random: Random::new(seed ^ (n + 1) << 32), slots, next_seed: n << 40, tally: Tally::default() }
+        Self { random: Random::new(seed ^ ((n + 1) << 32)), slots, last_write: n << 40, tally: Tally::default() }
     }
 
-    pub fn work(&mut self, master: &str, stop: &AtomicBool) {
+    pub fn work(&mut self, master: &str, shared: &Shared, stop: &AtomicBool) {
         while !stop.load(Ordering::Relaxed) {
+            if self.random.below(10) == 0 {
+                self.write_shared(master, shared);
+                continue;
+            }
             let i = usize::try_from(self.random.below(KEYS)).unwrap();
             if self.slots[i].may_be.len() > 1 {
                 std::thread::sleep(Duration::from_millis(2));
@@ -92,112 +51,94 @@ impl Writer {
         }
     }
 
+    fn content(&mut self) -> Content {
+        self.last_write += 1;
+        Content::any(&mut self.random, self.last_write)
+    }
+
     fn put(&mut self, i: usize, master: &str) {
-        self.next_seed += 1;
-        let (len, seed) = (SIZES[usize::try_from(self.random.below(SIZES.len() as u64)).unwrap()], self.next_seed);
-        let relayed = self.random.below(8) == 0;
-        let outcome = put(master, &self.slots[i].target, value(len, seed), relayed);
-        self.note(i, Some((len, seed)), &outcome);
+        let content = self.content();
+        let slot = &self.slots[i];
+        // Bodies of up to 64 KiB are not relayed but redirected.
+        let relayed = content.len > 65_536 && self.random.below(6) == 0;
+        let method = if self.random.below(4) == 0 { "POST" } else { "PUT" };
+        let outcome = Write { method, target: &slot.target, value: Some(content.bytes(&slot.target)), relayed }.send(master);
+        let exists = slot.may_be != [None];
+        match &outcome {
+            Outcome::Acknowledged => assert!(method == "PUT" || !exists, "{}: created where {:?} is", slot.target, slot.may_be),
+            Outcome::Refused(Some(answer)) if answer.json()["code"] == "exists" => {
+                assert!(method == "POST" && exists, "{} {}: refused where {:?} is", method, slot.target, slot.may_be);
+            }
+            _ => {}
+        }
+        self.note(i, Some(content), &outcome);
     }
 
     fn delete(&mut self, i: usize, master: &str) {
-        let outcome = match Request::delete(&self.slots[i].target).try_follow(master) {
-            Ok(answer) if answer.status == 200 => Outcome::Acknowledged,
-            Ok(answer) if answer.status == 404 => {
-                assert_eq!(self.slots[i].may_be, [None], "{}: an acknowledged value is gone", self.slots[i].target);
-                Outcome::Refused
-            }
-            Ok(answer) if answer.status == 504 => Outcome::InDoubt,
-            Ok(_) => Outcome::Refused,
-            Err(_) => Outcome::InDoubt,
-        };
+        let slot = &self.slots[i];
+        let outcome = Write { method: "DELETE", target: &slot.target, value: None, relayed: false }.send(master);
+        let exists = slot.may_be != [None];
+        match &outcome {
+            Outcome::Acknowledged => assert!(exists, "{}: a value was deleted that was not there", slot.target),
+            Outcome::Refused(Some(answer)) if answer.status == 404 => assert!(!exists, "{}: an acknowledged value is gone", slot.target),
+            _ => {}
+        }
         self.note(i, None, &outcome);
     }
 
     fn note(&mut self, i: usize, new: State, outcome: &Outcome) {
+        self.tally.count(outcome);
         match outcome {
-            Outcome::Acknowledged => {
-                self.slots[i].may_be = vec![new];
-                self.tally.acknowledged += 1;
-            }
-            Outcome::InDoubt => {
-                self.slots[i].may_be.push(new);
-                self.tally.in_doubt += 1;
-            }
-            Outcome::Refused => {
-                self.tally.refused += 1;
-                // Servers are down: no need to spin.
-                std::thread::sleep(Duration::from_millis(5));
-            }
+            Outcome::Acknowledged => self.slots[i].may_be = vec![new],
+            Outcome::Unknown | Outcome::Cut => self.slots[i].may_be.push(new),
+            Outcome::Refused(_) => std::thread::sleep(PAUSE),
         }
     }
 
     fn get(&mut self, i: usize, master: &str) {
         let slot = &self.slots[i];
-        let Ok(answer) = Request::get(&slot.target).try_follow(master) else { return };
+        let Ok(answer) = Request::get(&slot.target).try_follow(master) else { return std::thread::sleep(PAUSE) };
         if answer.status == 200 || answer.status == 404 {
-            let body = (answer.status == 200).then_some(answer.body);
-            assert!(is(body.as_deref(), slot.may_be[0]), "{}: read something else than {:?}", slot.target, slot.may_be);
+            let body = (answer.status == 200).then_some(answer.body.as_slice());
+            assert!(is(body, &slot.target, slot.may_be[0]), "{}: {} instead of {:?}", slot.target, described(body), slot.may_be);
             self.tally.reads += 1;
+        } else {
+            self.tally.problem(&answer);
+            std::thread::sleep(PAUSE);
         }
+    }
+
+    fn write_shared(&mut self, master: &str, shared: &Shared) {
+        let key = self.random.below(shared.keys());
+        let target = Shared::target(key);
+        if self.random.below(4) == 0 {
+            let Ok(answer) = Request::get(&target).try_follow(master) else { return std::thread::sleep(PAUSE) };
+            let whole = answer.status != 200 || Content::of(&answer.body, &target).is_some();
+            assert!(whole, "{target}: {}", described(Some(&answer.body)));
+            return;
+        }
+        let state = (self.random.below(3) > 0).then(|| self.content());
+        let from = shared.now();
+        let method = if state.is_some() { "PUT" } else { "DELETE" };
+        let outcome = Write { method, target: &target, value: state.map(|c| c.bytes(&target)), relayed: false }.send(master);
+        shared.note(key, from, state, &outcome);
+        self.tally.count(&outcome);
     }
 
     /// With all servers up and nothing in doubt, each key holds what it may, whole, on both volumes.
     pub fn check(&mut self, cluster: &Cluster) {
         for slot in &mut self.slots {
             let answer = cluster.get(&slot.target);
-            assert!([200, 404].contains(&answer.status), "{}: {}", slot.target, answer.text());
+            assert!([200, 404].contains(&answer.status), "{}: {answer}", slot.target);
             let body = (answer.status == 200).then_some(answer.body);
-            let found = slot.may_be.iter().copied().find(|s| is(body.as_deref(), *s));
-            let len = body.as_ref().map(Vec::len);
-            let found = found.unwrap_or_else(|| panic!("{}: {len:?} bytes, which is none of {:?}", slot.target, slot.may_be));
+            let found = slot.may_be.iter().copied().find(|s| is(body.as_deref(), &slot.target, *s));
+            let found = found.unwrap_or_else(|| panic!("{}: {} instead of {:?}", slot.target, described(body.as_deref()), slot.may_be));
             slot.may_be = vec![found];
-            if let Some((len, seed)) = found {
+            if let Some(body) = body {
                 for copy in cluster.copies(&slot.target) {
-                    assert!(copy.expect(200).body == value(len, seed), "{}: a copy differs", slot.target);
+                    assert!(copy.expect(200).body == body, "{}: a copy differs", slot.target);
                 }
             }
         }
-    }
-}
-
-fn is(body: Option<&[u8]>, state: State) -> bool {
-    match (body, state) {
-        (None, None) => true,
-        (Some(b), Some((len, seed))) => b.len() == len && b == value(len, seed),
-        _ => false,
-    }
-}
-
-/// Stores a value, by the master's redirect or through its relay.
-fn put(master: &str, target: &str, bytes: Vec<u8>, relayed: bool) -> Outcome {
-    if relayed && bytes.len() > 65_536 {
-        return sent(Request::put(target, bytes).try_send(master)).unwrap_or(Outcome::Refused);
-    }
-    let ask = |target: &str| Request::put(target, "").header("Kvdb-Content-Length", &bytes.len().to_string()).try_send(master);
-    let mut target = target.to_string();
-    for _ in 0..MAX_SENT_BACK {
-        // Asking changes nothing.
-        let Ok(answer) = ask(&target) else { return Outcome::Refused };
-        if answer.status != 307 {
-            return Outcome::Refused;
-        }
-        let url = Url::of(&answer);
-        match sent(Request::put(&url.target, bytes.clone()).try_send(&url.address)) {
-            Ok(outcome) => return outcome,
-            Err(back) => target = back,
-        }
-    }
-    Outcome::Refused
-}
-
-/// What an answer means; an error is the target to ask the master for again.
-fn sent(answer: std::io::Result<kvdb_tests::Answer>) -> Result<Outcome, String> {
-    match answer {
-        Ok(a) if a.status == 200 || a.status == 201 => Ok(Outcome::Acknowledged),
-        Ok(a) if a.status == 504 => Ok(Outcome::InDoubt),
-        Ok(a) if a.status == 307 => Err(Url::of(&a).target),
-        Ok(_) => Ok(Outcome::Refused),
-        Err(_) => Ok(Outcome::InDoubt),
     }
 }
