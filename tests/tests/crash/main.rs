@@ -49,15 +49,19 @@ fn acknowledged_writes_survive_kills_at_random_moments_and_no_orphan_stays() {
             }
         });
         killed += kills;
-        let settled = until_settled(&cluster);
-        writers.iter_mut().for_each(|w| w.check(&cluster));
-        shared.check(&cluster);
-        println!("{killed} kills: settled after {settled:?}");
+        check(&cluster, &writers, &shared, false);
     }
+    let settled = until_settled(&cluster);
+    check(&cluster, &writers, &shared, true);
     let mut tally = Tally::default();
     writers.iter().for_each(|w| tally.add(&w.tally));
-    println!("{killed} kills, {tally:?}");
+    println!("{killed} kills, settled {settled:?} after the last: {tally:?}");
     assert!(tally.acknowledged > rounds && tally.reads > rounds, "hardly anything was done: {tally:?}");
+}
+
+fn check(cluster: &Cluster, writers: &[Writer], shared: &Shared, settled: bool) {
+    writers.iter().for_each(|w| w.check(cluster, settled));
+    shared.check(cluster, settled);
 }
 
 /// Does this while all writers work, and ends with all servers up and no writer at work.
