@@ -149,6 +149,17 @@ pub struct Stat {
     pub key: Key,
 }
 
+/// The cluster's secret, which proves that an operator asks.
+#[derive(ClapArgs)]
+pub struct SecretArgs {
+    /// The cluster's secret
+    #[arg(long, env = "KVDB_SECRET", hide_env_values = true)]
+    pub secret: Option<String>,
+    /// File that holds the cluster's secret: where none was configured, `secret` in the directory of the master or of any volume
+    #[arg(long, env = "KVDB_SECRET_FILE", value_name = "FILE")]
+    pub secret_file: Option<PathBuf>,
+}
+
 const REBUILD_HELP: &str = "\
 When the master's directory is lost: stop the master, leave the volumes running, rebuild, and start the master
 on the new directory with the same list of volumes. Keys, values' lengths, hashes, content types, times and
@@ -174,12 +185,9 @@ pub struct Rebuild {
     /// Directory for the new catalog; empty, or made
     #[arg(value_name = "DB")]
     pub db: PathBuf,
-    /// The cluster's secret; it is kept in DB, readable for its owner only
-    #[arg(long, env = "KVDB_SECRET", hide_env_values = true)]
-    pub secret: Option<String>,
-    /// File that holds the cluster's secret, such as `secret` in a volume's directory
-    #[arg(long, env = "KVDB_SECRET_FILE", value_name = "FILE")]
-    pub secret_file: Option<PathBuf>,
+    /// It is kept in DB, readable for its owner only
+    #[command(flatten)]
+    pub secret: SecretArgs,
     /// Only count; write nothing. Does no harm while the master runs
     #[arg(long)]
     pub dry_run: bool,

@@ -4,6 +4,7 @@ mod args;
 mod bar;
 mod commands;
 mod exit;
+mod operator;
 mod output;
 
 use clap::Parser as _;

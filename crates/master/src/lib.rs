@@ -10,6 +10,7 @@ pub mod rebuild;
 mod list;
 mod members;
 mod node;
+mod operator;
 mod peer_calls;
 mod preconditions;
 mod read;

@@ -45,7 +45,7 @@ async fn work_off(node: &Node, volume: VolumeId) -> Result<(), String> {
         if items.is_empty() {
             return Ok(());
         }
-        let message = Reclaim { versions: items };
+        let message = Reclaim { sent: node.catalog.now(), versions: items };
         let to = Destination { address: &live.address, volume, target: path::RECLAIM };
         node.peers.post::<()>(&node.credentials, to, &message, CALL_TIMEOUT).await.map_err(|e| e.to_string())?;
         node.catalog.reclaim_done(volume, &message.versions).await.map_err(|e| e.to_string())?;

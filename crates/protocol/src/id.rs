@@ -19,7 +19,7 @@ macro_rules! id {
             }
 
             /// From the 16 bytes.
-            pub fn from_bytes(b: [u8; 16]) -> Self {
+            pub const fn from_bytes(b: [u8; 16]) -> Self {
                 Self(Uuid::from_bytes(b))
             }
         }

@@ -10,6 +10,7 @@ pub mod id;
 pub mod key;
 pub mod limits;
 pub mod message;
+pub mod operator;
 pub mod secret;
 pub mod ticket;
 pub mod time;

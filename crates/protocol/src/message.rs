@@ -21,6 +21,16 @@ pub mod path {
     pub const RECLAIM: &str = "/-/peer/reclaim";
     /// Volume, `GET`, query `after` (hex) and `limit`: [`super::EntriesPage`].
     pub const ENTRIES: &str = "/-/peer/entries";
+    /// Volume, `POST` [`super::Fetch`] → [`super::Prepared`] once the copy is durable.
+    pub const FETCH: &str = "/-/peer/fetch";
+    /// Volume, `GET`, query `key` and `v`: the bytes of a value, each checked before it is sent.
+    pub const BLOB: &str = "/-/peer/blob";
+    /// Volume, `POST` [`super::Keep`] → empty 200: fetched copies that are replicas now.
+    pub const KEEP: &str = "/-/peer/keep";
+    /// Volume, `POST`, empty → empty 200: begin a scrub now.
+    pub const SCRUB: &str = "/-/peer/scrub";
+    /// Master, `POST` [`super::Bad`] → empty 200.
+    pub const BAD: &str = "/-/peer/bad";
     /// Master, `POST` [`super::Commit`] → [`super::CommitAnswer`].
     pub const COMMIT: &str = "/-/peer/commit";
     /// Master, `POST` [`super::Settle`] → [`super::SettleAnswer`].
@@ -80,6 +90,71 @@ pub struct VolumeStatus {
     pub writable: bool,
     /// Why not.
     pub reason: Option<String>,
+    /// Damaged copies that were put aside and not cleared away.
+    #[serde(default)]
+    pub quarantined: u64,
+    /// How far the scrub is.
+    #[serde(default)]
+    pub scrub: ScrubStatus,
+}
+
+/// How far a volume is with reading and checking all that it holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ScrubStatus {
+    /// When the pass under way began, by the cluster's time; none: it rests until the next is due.
+    pub began: Option<UnixMillis>,
+    /// When the last whole pass ended; none: there was none yet.
+    pub ended: Option<UnixMillis>,
+    /// Values that the pass has checked.
+    pub values: u64,
+    /// Bytes of them.
+    pub bytes: u64,
+    /// Bytes that were there to be checked when it was last looked at.
+    pub of_bytes: u64,
+    /// Bad copies found by all passes since the volume was made.
+    pub bad: u64,
+}
+
+/// The master has a volume fetch a value from another one, to become a replica of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fetch {
+    /// What is to be there in the end; its replicas are those the record is to name.
+    pub value: ValueEntry,
+    /// Where it is now.
+    pub from: VolumeId,
+    /// Address of that volume, as `host:port`.
+    pub address: String,
+    /// Until then the copy may become a replica; afterwards the volume asks what became of it.
+    pub commit_by: UnixMillis,
+    /// When the master sent this, by the cluster's time. Removals sent no later do not touch the copy.
+    pub sent: UnixMillis,
+}
+
+/// Fetched copies that the catalog names as replicas now.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Keep {
+    /// Key, version and commit sequence of each; at most [`crate::limits::MAX_PEER_BATCH`].
+    pub versions: Vec<(Key, VersionId, u64)>,
+}
+
+/// A volume tells of copies that it should hold and cannot serve.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bad {
+    /// The volume.
+    pub volume: VolumeId,
+    /// At most [`crate::limits::MAX_PEER_BATCH`].
+    pub copies: Vec<BadCopy>,
+}
+
+/// A copy that was damaged, unreadable or missing, and has been put aside.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BadCopy {
+    /// Its key.
+    pub key: Key,
+    /// Its version.
+    pub version: VersionId,
+    /// What was wrong, for the log.
+    pub why: String,
 }
 
 /// A volume asks the master to commit what its ticket permits.
@@ -168,6 +243,9 @@ pub enum Outcome {
 /// The master has a volume remove versions.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Reclaim {
+    /// When it was sent, by the cluster's time: a copy fetched by a later order stays.
+    #[serde(default)]
+    pub sent: UnixMillis,
     /// At most [`crate::limits::MAX_PEER_BATCH`].
     pub versions: Vec<ReclaimItem>,
 }

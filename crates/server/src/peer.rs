@@ -188,6 +188,21 @@ impl Peers {
         serde_json::from_slice(&bytes).map_err(|e| broken(to, &e))
     }
 
+    /// `GET` of a stream of bytes. Returns once the head of the answer is there, which must be within `head_timeout`.
+    pub async fn download(
+        &self,
+        credentials: &Credentials,
+        to: Destination<'_>,
+        head_timeout: Duration,
+    ) -> Result<reqwest::Body, PeerError> {
+        let request = self
+            .http
+            .get(url(to))
+            .header(VOLUME_HEADER, to.volume.to_string())
+            .header(PEER_HEADER, signature(credentials, &Method::GET, to, Some(b"")));
+        answered(to, request, head_timeout).await
+    }
+
     /// `POST` of a stream, answered with a stream that flows at the same time. Returns once the head of the
     /// answer is there.
     pub async fn stream(
@@ -205,17 +220,22 @@ impl Peers {
             .header(VOLUME_HEADER, to.volume.to_string())
             .header(PEER_HEADER, signature(credentials, &Method::POST, to, None))
             .body(reqwest::Body::wrap_stream(body));
-        let answer = tokio::time::timeout(head_timeout, request.send())
-            .await
-            .map_err(|_| broken(to, &"it did not answer in time"))?
-            .map_err(|e| send_error(to, e))?;
-        let status = answer.status();
-        if status != StatusCode::OK {
-            let bytes = read_answer(to, answer).await?;
-            return Err(refused(to, status, &bytes));
-        }
-        Ok(http::Response::from(answer).into_body())
+        answered(to, request, head_timeout).await
     }
+}
+
+/// Sends a request, and gives the body of its 200.
+async fn answered(to: Destination<'_>, request: reqwest::RequestBuilder, head_timeout: Duration) -> Result<reqwest::Body, PeerError> {
+    let answer = tokio::time::timeout(head_timeout, request.send())
+        .await
+        .map_err(|_| broken(to, &"it did not answer in time"))?
+        .map_err(|e| send_error(to, e))?;
+    let status = answer.status();
+    if status != StatusCode::OK {
+        let bytes = read_answer(to, answer).await?;
+        return Err(refused(to, status, &bytes));
+    }
+    Ok(http::Response::from(answer).into_body())
 }
 
 fn url(to: Destination<'_>) -> String {

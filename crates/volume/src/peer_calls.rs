@@ -4,7 +4,7 @@ use crate::node::{Membership, Node};
 use bytes::Bytes;
 use http::StatusCode;
 use kvdb_protocol::limits::{MAX_PEER_BATCH, MAX_PEER_BODY_BYTES};
-use kvdb_protocol::message::{Adopt, Beat, EntriesPage, Identity, Reclaim, VolumeStatus};
+use kvdb_protocol::message::{Adopt, Beat, EntriesPage, Identity, Reclaim, ScrubStatus, VolumeStatus};
 use kvdb_protocol::{ClusterSecret, ErrorCode, Problem};
 use kvdb_server::body::{self, Response};
 use kvdb_server::duplex::{self, LineReader, channel, line};
@@ -110,6 +110,8 @@ async fn now(node: &Node) -> VolumeStatus {
             busy: node.busy(),
             writable: s.writable,
             reason: s.reason,
+            quarantined: s.quarantined,
+            scrub: ScrubStatus::default(),
         },
         Err(e) => VolumeStatus { writable: false, reason: Some(format!("the status cannot be read: {e}")), ..VolumeStatus::default() },
     }

@@ -3,12 +3,12 @@
 mod pages;
 
 use crate::args::{Common, Rebuild};
-use crate::output;
+use crate::{operator, output};
 use anyhow::{Context as _, bail};
 use kvdb_master::catalog::{Catalog, CatalogOptions};
 use kvdb_master::rebuild::{Merger, Summary};
 use kvdb_protocol::message::{Identity, path};
-use kvdb_protocol::{ClusterId, ClusterSecret, ErrorCode, VolumeId};
+use kvdb_protocol::{ClusterId, ErrorCode, VolumeId};
 use kvdb_server::peer::{Credentials, Destination, PeerError, Peers};
 use pages::Pages;
 use serde_json::json;
@@ -21,12 +21,10 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 /// How long a volume may take to notice that its master has ended.
 const MASTER_ENDS: Duration = Duration::from_secs(3);
 const MASTER_ENDS_POLL: Duration = Duration::from_millis(100);
-const NO_SECRET: &str = "the volumes answer only to who knows the cluster's secret: give --secret-file or --secret; \
-     if none was configured, the master made one itself, and it stands in the file `secret` of any volume's directory";
 
 /// Merges the volumes' indexes into a catalog in an empty directory; with a dry run, only counts.
 pub async fn run(common: &Common, args: Rebuild) -> anyhow::Result<()> {
-    let secret = secret(&args)?;
+    let secret = operator::secret(&args.secret)?;
     let peers = Peers::new().context("the HTTP client could not be made")?;
     let (cluster, members) = identify(&peers, &args.volumes).await?;
     let credentials = Credentials { cluster, key: secret.peer_key() };
@@ -51,16 +49,6 @@ pub async fn run(common: &Common, args: Rebuild) -> anyhow::Result<()> {
     });
     let summary = merged.await.context("the rebuild failed")??;
     report(common, &args, cluster, &summary)
-}
-
-fn secret(args: &Rebuild) -> anyhow::Result<ClusterSecret> {
-    let text = match (&args.secret, &args.secret_file) {
-        (Some(_), Some(_)) => bail!("give --secret or --secret-file, not both"),
-        (Some(text), None) => text.clone(),
-        (None, Some(file)) => std::fs::read_to_string(file).with_context(|| format!("cannot read the secret from {}", file.display()))?,
-        (None, None) => bail!(NO_SECRET),
-    };
-    Ok(ClusterSecret::new(&text)?)
 }
 
 /// Who is at each address; all must be of one cluster.

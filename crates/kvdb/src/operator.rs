@@ -1,0 +1,77 @@
+//! Asking a master what only an operator may: calls are signed with the cluster's secret.
+
+#![allow(dead_code)] // The orders themselves come next.
+
+use crate::args::{Common, SecretArgs};
+use anyhow::{Context as _, bail};
+use kvdb_protocol::operator::{Asked, NO_VOLUME};
+use kvdb_protocol::{ClusterId, ClusterSecret, UnixMillis};
+use kvdb_server::peer::{Credentials, Destination, PeerError, Peers};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+
+/// How long a call to the master may take.
+const TIMEOUT: Duration = Duration::from_secs(60);
+const NO_SECRET: &str = "this is only for who knows the cluster's secret: give --secret-file or --secret; if none was configured, \
+     the master made one itself, and it is the file `secret` in its directory and in that of any volume";
+
+/// The secret that the command line names.
+pub fn secret(args: &SecretArgs) -> anyhow::Result<ClusterSecret> {
+    let text = match (&args.secret, &args.secret_file) {
+        (Some(_), Some(_)) => bail!("give --secret or --secret-file, not both"),
+        (Some(text), None) => text.clone(),
+        (None, Some(file)) => std::fs::read_to_string(file).with_context(|| format!("cannot read the secret from {}", file.display()))?,
+        (None, None) => bail!(NO_SECRET),
+    };
+    Ok(ClusterSecret::new(&text)?)
+}
+
+/// A master, and the right to give it orders.
+pub struct Operator {
+    peers: Peers,
+    credentials: Credentials,
+    /// `host:port`.
+    address: String,
+}
+
+/// What is needed of `/-/status`.
+#[derive(Deserialize)]
+struct Status {
+    cluster: ClusterId,
+    time: UnixMillis,
+}
+
+impl Operator {
+    /// Asks the master which cluster it is of.
+    pub async fn connect(common: &Common, args: &SecretArgs) -> anyhow::Result<Self> {
+        let secret = secret(args)?;
+        let Some(address) = common.master.strip_prefix("http://") else {
+            bail!("operators' commands need the master itself, as http://host:port")
+        };
+        let address = address.trim_end_matches('/').to_string();
+        let peers = Peers::new().context("the HTTP client could not be made")?;
+        let status: Status = status(&peers, &address).await?;
+        Ok(Self { peers, credentials: Credentials { cluster: status.cluster, key: secret.peer_key() }, address })
+    }
+
+    /// The master's `/-/status`.
+    pub async fn status<T: DeserializeOwned>(&self) -> anyhow::Result<T> {
+        status(&self.peers, &self.address).await
+    }
+
+    /// Asks something; the master's refusal is the error.
+    pub async fn ask<A: DeserializeOwned>(&self, target: &str, ask: &impl Serialize) -> anyhow::Result<A> {
+        let now = self.status::<Status>().await?.time;
+        let to = Destination { address: &self.address, volume: NO_VOLUME, target };
+        match self.peers.post(&self.credentials, to, &Asked { at: now, ask }, TIMEOUT).await {
+            Err(PeerError::Refused { problem, .. }) => bail!("{problem}"),
+            other => Ok(other?),
+        }
+    }
+}
+
+async fn status<T: DeserializeOwned>(peers: &Peers, address: &str) -> anyhow::Result<T> {
+    let to = Destination { address, volume: NO_VOLUME, target: "/-/status" };
+    peers.get(None, to, TIMEOUT).await.context("the master cannot be asked")
+}

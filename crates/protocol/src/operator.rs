@@ -1,0 +1,65 @@
+//! What an operator (the `kvdb` command) asks of a master, as JSON, signed like a call between servers, with
+//! the nil volume in the place of a volume's id.
+
+use crate::id::VolumeId;
+use crate::time::UnixMillis;
+use serde::{Deserialize, Serialize};
+use std::time::Duration;
+
+/// Paths of the operator's calls.
+pub mod path {
+    /// `POST` [`super::Asked`] of [`super::Order`] → a report as JSON.
+    pub const ORDER: &str = "/-/operator/order";
+    /// `POST` [`super::Asked`] of nothing → the catalog, line by line.
+    pub const EXPORT: &str = "/-/operator/export";
+    /// `POST` [`super::Asked`] of records → what became of each.
+    pub const IMPORT: &str = "/-/operator/import";
+}
+
+/// How far the time of a call may be from the master's: a call that was overheard is of no use later.
+pub const ASKED_WITHIN: Duration = Duration::from_secs(60);
+
+/// The volume's id in signatures of operators' calls.
+pub const NO_VOLUME: VolumeId = VolumeId::from_bytes([0; 16]);
+
+/// What is asked, and when.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Asked<T> {
+    /// The cluster's time, as `/-/status` tells it.
+    pub at: UnixMillis,
+    /// What is asked.
+    pub ask: T,
+}
+
+/// A change of the cluster. Each can be given again without harm.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Order {
+    /// Make contact with the volume at this address, from now on and after restarts too.
+    Add {
+        /// `host:port`.
+        address: String,
+    },
+    /// Move all that a volume holds to others, and give it nothing new.
+    Drain {
+        /// The volume.
+        volume: VolumeId,
+    },
+    /// Use a volume that was to be drained again.
+    Resume {
+        /// The volume.
+        volume: VolumeId,
+    },
+    /// Take a volume out of the cluster for good.
+    Remove {
+        /// The volume.
+        volume: VolumeId,
+        /// Also if values name it: it and its copies are lost.
+        lost: bool,
+    },
+    /// Have a volume, or all, read and check what they hold, from the beginning.
+    Scrub {
+        /// The volume; none: all.
+        volume: Option<VolumeId>,
+    },
+}
