@@ -128,6 +128,8 @@ pub struct Fetch {
     pub commit_by: UnixMillis,
     /// When the master sent this, by the cluster's time. Removals sent no later do not touch the copy.
     pub sent: UnixMillis,
+    /// Most bytes a second; zero: as fast as it goes.
+    pub rate: u64,
 }
 
 /// Fetched copies that the catalog names as replicas now.

@@ -86,7 +86,10 @@ async fn settle_once(node: &Node) -> Result<(), Problem> {
     let credentials = node.membership()?.credentials;
     let now = node.clock.now();
     let mut waiting = node.with_store(|s| s.prepared(MAX_IN_DOUBT)).await?;
-    waiting.retain(|i| i.commit_by < now && !node.is_in_flight(i.version));
+    {
+        let log = node.fetch_log.read().await;
+        waiting.retain(|i| i.commit_by < now && !node.is_in_flight(i.version) && !log.is_open(i.version, now));
+    }
     for items in waiting.chunks(MAX_PEER_BATCH) {
         let message = Settle { volume: node.volume(), versions: items.to_vec() };
         let to = Destination { address: &master, volume: node.volume(), target: path::SETTLE };
@@ -100,7 +103,7 @@ async fn apply(node: &Node, items: &[SettleItem], answer: SettleAnswer) -> Resul
     if answer.outcomes.len() != items.len() {
         return Err(Problem::new(ErrorCode::Internal, "the master answered for another number of versions than it was asked"));
     }
-    let mut drop = Vec::new();
+    let mut lost = Vec::new();
     for (item, outcome) in items.iter().zip(answer.outcomes) {
         match outcome {
             Outcome::Keep { seq } => {
@@ -111,9 +114,12 @@ async fn apply(node: &Node, items: &[SettleItem], answer: SettleAnswer) -> Resul
             Outcome::Pending => {}
             Outcome::Drop => {
                 tracing::info!(key = %item.key, version = %item.version, "settled: dropped");
-                drop.push(ReclaimItem { key: item.key.clone(), version: item.version, deleted: None });
+                lost.push(ReclaimItem { key: item.key.clone(), version: item.version, deleted: None });
             }
         }
     }
-    node.with_store(move |s| s.remove(&drop)).await
+    // A copy may have been ordered again since the master was asked.
+    let (log, now) = (node.fetch_log.read().await, node.clock.now());
+    lost.retain(|item| !log.is_open(item.version, now));
+    node.with_store(move |s| s.remove(&lost)).await
 }

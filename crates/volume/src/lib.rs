@@ -13,6 +13,8 @@ mod conditions;
 mod delete;
 mod digest;
 mod disk;
+mod fetch;
+mod fetch_log;
 mod index;
 mod node;
 mod peer_calls;

@@ -2,6 +2,7 @@
 
 use crate::clock::ClusterClock;
 use crate::config::Config;
+use crate::fetch_log::FetchLog;
 use crate::store::{Store, StoreError};
 use crate::used::UsedTickets;
 use kvdb_protocol::limits::MAX_REPLICAS;
@@ -12,6 +13,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
+
+/// Copies from other volumes at a time; more wait. Each holds about 3 MiB.
+const MAX_FETCHES: usize = 4;
 
 /// A running volume.
 pub(crate) struct Node {
@@ -24,6 +28,10 @@ pub(crate) struct Node {
     pub uploads: Vec<Arc<Semaphore>>,
     /// Memory for bytes of values on their way from disk to clients, in KiB.
     pub read_memory: Arc<Semaphore>,
+    /// Places for copies from other volumes.
+    pub fetches: Semaphore,
+    /// Held for writing while a fetch looks at what is here, and for reading from when a removal was checked until it is done.
+    pub fetch_log: tokio::sync::RwLock<FetchLog>,
     /// Wakes the settling of prepared versions.
     pub settle_soon: Notify,
     /// The volume is to stop: streams that have no end of their own end now.
@@ -62,6 +70,8 @@ impl Node {
             config,
             peers,
             clock: ClusterClock::new(),
+            fetches: Semaphore::new(MAX_FETCHES),
+            fetch_log: tokio::sync::RwLock::default(),
             settle_soon: Notify::new(),
             stopping,
             membership: RwLock::new(membership),
@@ -133,6 +143,15 @@ impl Node {
         }
         if !lock(&self.in_flight).insert(version) {
             return Err(Problem::new(ErrorCode::BadTicket, "the ticket is in use by another request"));
+        }
+        self.busy.fetch_add(1, Ordering::Relaxed);
+        Ok(Claim { node: self.clone(), version })
+    }
+
+    /// Claims a version for one copy from another volume.
+    pub fn claim_copy(self: &Arc<Self>, version: VersionId) -> Result<Claim, Problem> {
+        if !lock(&self.in_flight).insert(version) {
+            return Err(Problem::new(ErrorCode::Busy, "the version is being written here; try again"));
         }
         self.busy.fetch_add(1, Ordering::Relaxed);
         Ok(Claim { node: self.clone(), version })

@@ -126,7 +126,10 @@ pub(crate) async fn reclaim(node: &Arc<Node>, mut request: Request) -> Result<Re
     if message.versions.len() > MAX_PEER_BATCH {
         return Err(Problem::new(ErrorCode::BadRequest, "too many versions at once"));
     }
-    node.with_store(move |s| s.remove(&message.versions)).await?;
+    let log = node.fetch_log.read().await;
+    let mut versions = message.versions;
+    versions.retain(|item| !log.outdates(item.version, message.sent));
+    node.with_store(move |s| s.remove(&versions)).await?;
     Ok(body::json(StatusCode::OK, &()))
 }
 

@@ -1,7 +1,7 @@
 //! What a volume answers to which request.
 
 use crate::node::Node;
-use crate::{chain, delete, peer_calls, put, read};
+use crate::{chain, delete, fetch, peer_calls, put, read};
 use http::{HeaderValue, Method, header};
 use kvdb_protocol::message::path;
 use kvdb_protocol::{ErrorCode, Key, Problem};
@@ -50,6 +50,9 @@ impl VolumeService {
             (&Method::POST, path::CHAIN) => chain::receive(&self.node, request, query).await,
             (&Method::POST, path::RECLAIM) => peer_calls::reclaim(&self.node, request).await,
             (&Method::GET, path::ENTRIES) => peer_calls::entries(&self.node, request, query).await,
+            (&Method::POST, path::FETCH) => fetch::fetch(&self.node, request).await,
+            (&Method::GET, path::BLOB) => fetch::blob(&self.node, request, query).await,
+            (&Method::POST, path::KEEP) => fetch::keep(&self.node, request).await,
             _ => Err(Problem::new(ErrorCode::NotFound, "a volume has no such page")),
         }
     }

@@ -19,14 +19,14 @@ enum ToDisk {
 }
 
 /// The copy that is being written here. Dropped before it is finished, it leaves nothing.
-struct LocalCopy {
+pub(crate) struct LocalCopy {
     to_disk: mpsc::Sender<ToDisk>,
     failed: oneshot::Receiver<StoreError>,
 }
 
 impl LocalCopy {
     /// Reserves space, on the thread that then writes until the end.
-    async fn begin(node: &Node, value: NewValue) -> Result<Self, Problem> {
+    pub async fn begin(node: &Node, value: NewValue) -> Result<Self, Problem> {
         let (to_disk, from_socket) = mpsc::channel(WAITING_PORTIONS);
         let (ready, is_ready) = oneshot::channel();
         let (fail, failed) = oneshot::channel();
@@ -46,14 +46,16 @@ impl LocalCopy {
         }
     }
 
-    async fn write(&mut self, bytes: Bytes) -> Result<(), Problem> {
+    /// Takes bytes; waits while the disk is slower than the sender.
+    pub async fn write(&mut self, bytes: Bytes) -> Result<(), Problem> {
         match self.to_disk.send(ToDisk::Bytes(bytes)).await {
             Ok(()) => Ok(()),
             Err(_) => Err(self.failure().await),
         }
     }
 
-    async fn finish(mut self) -> Result<Prepared, Problem> {
+    /// Makes it durable, as prepared.
+    pub async fn finish(mut self) -> Result<Prepared, Problem> {
         let (tx, rx) = oneshot::channel();
         if self.to_disk.send(ToDisk::Finish(tx)).await.is_err() {
             return Err(self.failure().await);
