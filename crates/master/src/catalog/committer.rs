@@ -8,6 +8,7 @@ use super::decide::{self, CommitDelete, CommitPut, Now, Room};
 use super::engine::{ApplyError, Batch, Engine, EngineError};
 use super::error::CatalogError;
 use super::keyspace;
+use super::placing::{self, Duty, Placed, SetReplicas};
 use super::record::{State, VolumeEntry, decode, encode};
 use super::view::{View, epoch};
 use kvdb_protocol::message::{CommitAnswer, Outcome, SettleItem};
@@ -29,6 +30,8 @@ const MAX_BATCH_OPS: usize = 512;
 const MAX_BATCH_BYTES: usize = 128 << 10;
 /// Entries of old decisions removed with a batch, besides two for each operation.
 const SWEEP: usize = 64;
+/// Removals that are forgotten in one batch.
+const FORGET: usize = 512;
 /// How often the lease and old decisions are seen to when nothing else happens.
 const TICK: Duration = Duration::from_secs(1);
 /// Free bytes on the disk below which no values are added.
@@ -44,6 +47,12 @@ pub(super) enum Op {
     Settle(VolumeId, Vec<SettleItem>, Reply<Vec<Outcome>>),
     ReclaimDone(VolumeId, Vec<VersionId>, Reply<()>),
     Volume(VolumeId, String, Reply<()>),
+    SetReplicas(SetReplicas, Reply<Placed>),
+    Duty(VolumeId, Option<Duty>, Reply<()>),
+    /// An address is listed, or no longer.
+    Listed(String, bool, Reply<()>),
+    /// Whether there is more to forget.
+    ForgetReclaim(VolumeId, Reply<bool>),
     /// What waits before it is done; then the committer ends.
     Close(Reply<()>),
 }
@@ -52,6 +61,8 @@ pub(super) enum Op {
 enum Answer {
     Commit(Reply<CommitAnswer>, CommitAnswer),
     Settle(Reply<Vec<Outcome>>, Vec<Outcome>),
+    Placed(Reply<Placed>, Placed),
+    More(Reply<bool>, bool),
     Done(Reply<()>),
 }
 
@@ -116,7 +127,7 @@ impl Committer {
         while view.bytes() < MAX_BATCH_BYTES
             && let Some(op) = self.waiting.pop_front()
         {
-            answers.extend(decide_one(&mut view, &now, op));
+            answers.extend(decide_one(&mut view, core.engine.as_ref(), &now, op));
         }
         let closing = last && self.waiting.is_empty();
         let lease = if closing { Some(core.clock.freeze()) } else { core.clock.wanted_lease() };
@@ -232,7 +243,7 @@ fn take_close(ops: &mut Vec<Op>) -> Option<Reply<()>> {
 
 /// Decides one operation. Its answer is given once the batch is durable; an error is answered at once, as
 /// nothing of the operation is in the batch then.
-fn decide_one(view: &mut View<'_>, now: &Now, op: Op) -> Option<Answer> {
+fn decide_one(view: &mut View<'_>, engine: &dyn Engine, now: &Now, op: Op) -> Option<Answer> {
     match op {
         Op::Put(put, reply) => ready(decide::put(view, now, &put), reply, Answer::Commit),
         Op::Delete(delete, reply) => ready(decide::delete(view, now, &delete), reply, Answer::Commit),
@@ -242,6 +253,19 @@ fn decide_one(view: &mut View<'_>, now: &Now, op: Op) -> Option<Answer> {
         Op::ReclaimDone(volume, versions, reply) => {
             let done = need_room(now).and_then(|()| versions.iter().try_for_each(|v| view.drop_reclaim(volume, *v)));
             ready(done, reply, |reply, ()| Answer::Done(reply))
+        }
+        Op::SetReplicas(change, reply) => ready(placing::set_replicas(view, now, &change), reply, Answer::Placed),
+        Op::Duty(id, duty, reply) => {
+            let done = need_room(now).and_then(|()| placing::set_duty(view, id, duty));
+            ready(done, reply, |reply, ()| Answer::Done(reply))
+        }
+        Op::Listed(address, listed, reply) => {
+            let done = need_room(now).map(|()| placing::set_listed(view, &address, listed));
+            ready(done, reply, |reply, ()| Answer::Done(reply))
+        }
+        Op::ForgetReclaim(volume, reply) => {
+            let more = need_room(now).and_then(|()| placing::forget_reclaim(view, engine, volume, FORGET));
+            ready(more, reply, Answer::More)
         }
         Op::Volume(id, address, reply) => ready(remember(view, now, id, address), reply, |reply, ()| Answer::Done(reply)),
         Op::Close(reply) => Some(Answer::Done(reply)),
@@ -279,7 +303,11 @@ impl Op {
         let _gone = match self {
             Self::Put(_, r) | Self::Delete(_, r) => r.send(Err(error())).is_err(),
             Self::Settle(_, _, r) => r.send(Err(error())).is_err(),
-            Self::ReclaimDone(_, _, r) | Self::Volume(_, _, r) | Self::Close(r) => r.send(Err(error())).is_err(),
+            Self::SetReplicas(_, r) => r.send(Err(error())).is_err(),
+            Self::ForgetReclaim(_, r) => r.send(Err(error())).is_err(),
+            Self::ReclaimDone(_, _, r) | Self::Volume(_, _, r) | Self::Duty(_, _, r) | Self::Listed(_, _, r) | Self::Close(r) => {
+                r.send(Err(error())).is_err()
+            }
         };
     }
 }
@@ -290,6 +318,8 @@ impl Answer {
         let _gone = match self {
             Self::Commit(r, a) => r.send(Ok(a)).is_err(),
             Self::Settle(r, a) => r.send(Ok(a)).is_err(),
+            Self::Placed(r, a) => r.send(Ok(a)).is_err(),
+            Self::More(r, a) => r.send(Ok(a)).is_err(),
             Self::Done(r) => r.send(Ok(())).is_err(),
         };
     }
@@ -298,6 +328,8 @@ impl Answer {
         let _gone = match self {
             Self::Commit(r, _) => r.send(Err(error)).is_err(),
             Self::Settle(r, _) => r.send(Err(error)).is_err(),
+            Self::Placed(r, _) => r.send(Err(error)).is_err(),
+            Self::More(r, _) => r.send(Err(error)).is_err(),
             Self::Done(r) => r.send(Err(error)).is_err(),
         };
     }

@@ -111,6 +111,21 @@ impl Core {
         Ok(items)
     }
 
+    /// Records after a key, in order. A durable view must be held.
+    pub(super) fn records(&self, after: Option<&Key>, limit: usize) -> Result<Vec<(Key, Record)>, CatalogError> {
+        let from = after.map_or_else(|| Bound::Included(vec![keyspace::RECORD]), |k| Bound::Excluded(keyspace::record(k)));
+        let end = keyspace::successor(&[keyspace::RECORD]);
+        let to = end.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+        let pairs = self.engine.scan(from.as_ref().map(Vec::as_slice), to, limit)?;
+        let record = |(at, value): (Vec<u8>, Vec<u8>)| {
+            let key = at.get(1..).and_then(|k| Key::new(k.to_vec()).ok());
+            let key = key.ok_or_else(|| CatalogError::corrupt("record", "its key is malformed"))?;
+            let record = decode(&value, &format!("record of {key}"))?;
+            Ok((key, record))
+        };
+        pairs.into_iter().map(record).collect()
+    }
+
     /// Volumes and their last known addresses. A durable view must be held.
     pub(super) fn volumes(&self) -> Result<Vec<(VolumeId, String)>, CatalogError> {
         let mut volumes = Vec::new();
@@ -122,7 +137,7 @@ impl Core {
     }
 }
 
-fn prefix_scan(engine: &dyn Engine, prefix: &[u8], limit: usize) -> Result<Vec<super::engine::Pair>, CatalogError> {
+pub(super) fn prefix_scan(engine: &dyn Engine, prefix: &[u8], limit: usize) -> Result<Vec<super::engine::Pair>, CatalogError> {
     let end = keyspace::successor(prefix);
     let to = end.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
     Ok(engine.scan(Bound::Included(prefix), to, limit)?)

@@ -87,7 +87,7 @@ pub(super) struct Now {
 }
 
 impl Now {
-    fn require(&self, room: bool) -> Result<(), CatalogError> {
+    pub(super) fn require(&self, room: bool) -> Result<(), CatalogError> {
         if room { Ok(()) } else { Err(CatalogError::NoSpace { free: self.room.free }) }
     }
 
@@ -236,7 +236,12 @@ pub(super) fn delete(view: &mut View<'_>, now: &Now, d: &CommitDelete) -> Result
 pub(super) fn settle(view: &View<'_>, now: &Now, volume: VolumeId, item: &SettleItem) -> Result<Outcome, CatalogError> {
     if let Some(record) = view.record(&item.key)?.filter(|r| r.version == item.version) {
         let kept = record.replicas.contains(&volume);
-        return Ok(if kept { Outcome::Keep { seq: record.seq } } else { Outcome::Drop });
+        // A copy that was ordered to become a replica may still do so until its time is over.
+        return Ok(match kept {
+            true => Outcome::Keep { seq: record.seq },
+            false if now.time > item.commit_by => Outcome::Drop,
+            false => Outcome::Pending,
+        });
     }
     let decided =
         view.decision(now.time, |e| keyspace::put_decision(e, item.version))?.is_some() || view.reclaim(volume, item.version)?.is_some();

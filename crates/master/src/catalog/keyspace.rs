@@ -8,6 +8,10 @@ pub(super) const CATALOG_FORMAT: u32 = 1;
 
 /// Decisions about versions: prefix, epoch (u64, big endian), kind, version[, commit-by (u64, big endian)].
 pub(super) const DECISION: u8 = b'd';
+/// What volumes are for: prefix and volume id.
+pub(super) const DUTY: u8 = b's';
+/// Addresses listed besides those of the command line: prefix and address.
+pub(super) const LISTED: u8 = b'a';
 /// Records: prefix and key.
 pub(super) const RECORD: u8 = b'r';
 /// Volumes: prefix and volume id.
@@ -46,6 +50,19 @@ pub(super) fn record_at(key: &[u8]) -> Vec<u8> {
 
 pub(super) fn volume(id: VolumeId) -> Vec<u8> {
     joined(&[&[VOLUME], id.as_bytes()])
+}
+
+pub(super) fn duty(id: VolumeId) -> Vec<u8> {
+    joined(&[&[DUTY], id.as_bytes()])
+}
+
+/// Volume of a duty's key.
+pub(super) fn parse_duty(key: &[u8]) -> Option<VolumeId> {
+    Some(VolumeId::from_bytes(key.strip_prefix(&[DUTY])?.try_into().ok()?))
+}
+
+pub(super) fn listed(address: &str) -> Vec<u8> {
+    joined(&[&[LISTED], address.as_bytes()])
 }
 
 pub(super) fn reclaim(volume: VolumeId, version: VersionId) -> Vec<u8> {

@@ -16,6 +16,7 @@ mod inflight;
 mod keyspace;
 mod list;
 pub mod memory_engine;
+mod placing;
 mod record;
 pub mod sled_engine;
 #[cfg(test)]
@@ -26,6 +27,7 @@ pub use create::RebuildError;
 pub use decide::{CommitDelete, CommitPut, MAX_TICKET_LIFE};
 pub use error::CatalogError;
 pub use list::{ListEntry, ListPage, ListQuery};
+pub use placing::{Duty, Placed, SetReplicas};
 pub use record::Record;
 
 use self::core::Core;
@@ -199,6 +201,48 @@ impl Catalog {
     /// What became of versions that a volume holds as prepared, in the order asked. `Drop` is final.
     pub async fn settle(&self, volume: VolumeId, items: Vec<SettleItem>) -> Result<Vec<Outcome>, CatalogError> {
         self.ask(|reply| Op::Settle(volume, items, reply)).await
+    }
+
+    /// Changes the volumes of a version, if nothing changed since it was looked at. Volumes that are dropped have
+    /// their copies on their reclaim list in the same step.
+    pub async fn set_replicas(&self, change: SetReplicas) -> Result<Placed, CatalogError> {
+        self.ask(|reply| Op::SetReplicas(change, reply)).await
+    }
+
+    /// A page of records in order of key, expired ones included, after a key; none at the end.
+    pub async fn records(&self, after: Option<Key>, limit: usize) -> Result<Vec<(Key, Record)>, CatalogError> {
+        self.read_durable(move |core| core.records(after.as_ref(), limit)).await
+    }
+
+    /// Whether a volume has still to remove this version.
+    pub async fn is_reclaimed(&self, volume: VolumeId, version: VersionId) -> Result<bool, CatalogError> {
+        self.read_durable(move |core| Ok(core.engine.get(&keyspace::reclaim(volume, version))?.is_some())).await
+    }
+
+    /// Notes what a volume is for; none: it is simply used. Durable on return.
+    pub async fn set_duty(&self, volume: VolumeId, duty: Option<Duty>) -> Result<(), CatalogError> {
+        self.ask(|reply| Op::Duty(volume, duty, reply)).await
+    }
+
+    /// The volumes that are not simply used.
+    pub async fn duties(&self) -> Result<Vec<(VolumeId, Duty)>, CatalogError> {
+        self.read_durable(|core| placing::duties(core.engine.as_ref())).await
+    }
+
+    /// Lists an address of a volume besides those of the command line, or no longer. Durable on return.
+    pub async fn set_listed(&self, address: &str, listed: bool) -> Result<(), CatalogError> {
+        self.ask(|reply| Op::Listed(address.to_string(), listed, reply)).await
+    }
+
+    /// The addresses listed so.
+    pub async fn listed(&self) -> Result<Vec<String>, CatalogError> {
+        self.read_durable(|core| placing::listed(core.engine.as_ref())).await
+    }
+
+    /// Gives up all removals at a volume that is gone for good.
+    pub async fn forget_reclaim(&self, volume: VolumeId) -> Result<(), CatalogError> {
+        while self.ask(|reply| Op::ForgetReclaim(volume, reply)).await? {}
+        Ok(())
     }
 
     /// At most `limit` copies that a volume has still to remove.

@@ -57,7 +57,7 @@ fn the_worked_example_of_the_document_is_what_the_code_writes() {
 
 #[test]
 fn every_prefix_and_name_is_in_the_documents_table() {
-    for prefix in [keyspace::DECISION, keyspace::RECORD, keyspace::VOLUME, keyspace::RECLAIM] {
+    for prefix in [keyspace::LISTED, keyspace::DUTY, keyspace::DECISION, keyspace::RECORD, keyspace::VOLUME, keyspace::RECLAIM] {
         assert!(DOCUMENT.contains(&format!("| `{}` |", char::from(prefix))), "{}", char::from(prefix));
     }
     for name in [keyspace::META_FORMAT, keyspace::META_CLUSTER, keyspace::META_STATE, keyspace::META_LEASE, keyspace::META_FLOOR] {

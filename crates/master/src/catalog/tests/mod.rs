@@ -3,6 +3,7 @@ mod durability;
 mod engine_contract;
 mod listing;
 mod model;
+mod placing;
 mod rebuilt;
 mod semantics;
 mod support;

@@ -211,13 +211,13 @@ async fn a_volume_that_has_lost_a_tickets_times_may_drop_it_when_no_ticket_can_l
 }
 
 #[tokio::test]
-async fn a_current_version_is_kept_by_its_replicas_and_dropped_elsewhere() {
+async fn a_current_version_is_kept_by_its_replicas_and_dropped_elsewhere_once_its_time_is_over() {
     let f = Fixture::new();
     let version = f.put("a", 1).await;
     assert_eq!(settle(&f, "a", version, UnixMillis(1)).await, Outcome::Keep { seq: 1 });
-    let item = SettleItem { key: key("a"), version, commit_by: FAR };
-    let there = f.catalog.settle(volume(3), vec![item.clone(), item]).await.unwrap();
-    assert_eq!(there, [Outcome::Drop, Outcome::Drop]);
+    let item = |commit_by| SettleItem { key: key("a"), version, commit_by };
+    let there = f.catalog.settle(volume(3), vec![item(UnixMillis(1)), item(FAR)]).await.unwrap();
+    assert_eq!(there, [Outcome::Drop, Outcome::Pending]);
     f.put("a", 2).await;
     assert_eq!(settle(&f, "a", version, FAR).await, Outcome::Drop, "replaced");
 }
