@@ -6,6 +6,7 @@
 //! | [`process`] | one server process: start, address, stop, kill, log |
 //! | [`request`] | requests and answers, with and without following redirects |
 //! | [`connection`] | HTTP/1.1 on a socket, byte for byte |
+//! | [`proxy`] | a TCP proxy that cuts, delays, stalls and flips |
 //! | [`values`] | values of any size, and digests of them |
 
 // A helper that fails fails its test, and says why by panicking.
@@ -14,11 +15,13 @@
 pub mod cluster;
 pub mod connection;
 pub mod process;
+pub mod proxy;
 pub mod request;
 pub mod values;
 
 pub use cluster::{Builder, Cluster};
 pub use connection::{Answer, Connection};
+pub use proxy::{Proxy, Way};
 pub use request::{Request, Url};
 
 use std::time::{Duration, Instant};
