@@ -18,9 +18,17 @@ pub struct Builder {
     master_args: Vec<String>,
     volume_args: Vec<String>,
     env: Vec<(String, String)>,
+    dir: Option<PathBuf>,
 }
 
 impl Builder {
+    /// Puts everything into this directory, which stays, instead of a temporary one.
+    #[must_use]
+    pub fn in_dir(mut self, dir: &Path) -> Self {
+        self.dir = Some(dir.into());
+        self
+    }
+
     /// Adds arguments of the master.
     #[must_use]
     pub fn master_args<const N: usize>(mut self, args: [&str; N]) -> Self {
@@ -54,19 +62,20 @@ impl Builder {
     /// Starts the volumes only.
     #[track_caller]
     pub fn start_volumes(self) -> Cluster {
-        let dir = tempfile::Builder::new().prefix("kvdb-tests-").tempdir().unwrap();
+        let temporary = self.dir.is_none().then(|| tempfile::Builder::new().prefix("kvdb-tests-").tempdir().unwrap());
+        let dir = self.dir.unwrap_or_else(|| temporary.as_ref().expect("there is one or the other").path().into());
         let ip = own_ip();
         let volumes: Vec<Server> = (0..self.volumes)
             .map(|i| {
-                let mut args = vec![path_text(&volume_dir(dir.path(), i))];
+                let mut args = vec![path_text(&volume_dir(&dir, i))];
                 args.extend(self.volume_args.clone());
-                let mut server = Server::new(&format!("volume{i}"), program("volume"), &ip, args, self.env.clone(), dir.path());
+                let mut server = Server::new(&format!("volume{i}"), program("volume"), &ip, args, self.env.clone(), &dir);
                 server.start();
                 server
             })
             .collect();
-        let master = Server::new("master", program("master"), &ip, Vec::new(), self.env.clone(), dir.path());
-        let mut cluster = Cluster { master, volumes, master_args: self.master_args, dir };
+        let master = Server::new("master", program("master"), &ip, Vec::new(), self.env.clone(), &dir);
+        let mut cluster = Cluster { master, volumes, master_args: self.master_args, dir, _temporary: temporary };
         cluster.list_volumes();
         cluster
     }
@@ -78,14 +87,15 @@ pub struct Cluster {
     master: Server,
     volumes: Vec<Server>,
     master_args: Vec<String>,
+    dir: PathBuf,
     // Last: it is removed when all processes are gone.
-    dir: TempDir,
+    _temporary: Option<TempDir>,
 }
 
 impl Cluster {
     /// A cluster of `n` volumes, to be refined.
     pub fn builder(n: usize) -> Builder {
-        Builder { volumes: n, master_args: Vec::new(), volume_args: Vec::new(), env: Vec::new() }
+        Builder { volumes: n, master_args: Vec::new(), volume_args: Vec::new(), env: Vec::new(), dir: None }
     }
 
     /// A cluster of `n` volumes, ready.
@@ -116,17 +126,17 @@ impl Cluster {
 
     /// The directory that holds everything of this cluster.
     pub fn dir(&self) -> &Path {
-        self.dir.path()
+        &self.dir
     }
 
     /// A volume's directory.
     pub fn volume_dir(&self, i: usize) -> PathBuf {
-        volume_dir(self.dir.path(), i)
+        volume_dir(&self.dir, i)
     }
 
     /// The master's directory.
     pub fn db_dir(&self) -> PathBuf {
-        self.dir.path().join("db")
+        self.dir.join("db")
     }
 
     /// The master's process.

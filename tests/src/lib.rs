@@ -3,6 +3,7 @@
 //! | module | what |
 //! |---|---|
 //! | [`cluster`] | a master and its volumes in a temporary directory |
+//! | [`power`] | disks whose power can be cut |
 //! | [`process`] | one server process: start, address, stop, kill, log |
 //! | [`request`] | requests and answers, with and without following redirects |
 //! | [`connection`] | HTTP/1.1 on a socket, byte for byte |
@@ -14,6 +15,7 @@
 
 pub mod cluster;
 pub mod connection;
+pub mod power;
 pub mod process;
 pub mod proxy;
 pub mod request;

@@ -9,81 +9,15 @@ use kvdb_master::catalog::{Catalog, CatalogOptions, CommitDelete, CommitPut};
 use kvdb_protocol::message::CommitAnswer;
 use kvdb_protocol::ticket::Condition;
 use kvdb_protocol::{ContentHash, Key, UnixMillis, VersionId, VolumeId};
-use std::fs::File;
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use kvdb_tests::power::Disk;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-const IMAGE_BYTES: u64 = 512 << 20;
 const WRITERS: usize = 8;
 const KEYS_PER_WRITER: usize = 40;
 /// Acknowledged writes before the power goes, in each round.
 const ROUNDS: [usize; 6] = [1, 50, 400, 1_500, 200, 3_000];
-
-/// The one system call that has no safe form.
-mod power {
-    #![allow(unsafe_code)] // An ioctl that the kernel defines to read one u32; nothing else is touched.
-    use std::fs::File;
-
-    /// `EXT4_IOC_SHUTDOWN`: `_IOR('X', 125, u32)`.
-    const SHUTDOWN: rustix::ioctl::Opcode = 0x8004_587D;
-    /// Neither data nor journal are written out.
-    const NO_LOG_FLUSH: u32 = 2;
-
-    /// Cuts the power of the file system that this file is on.
-    pub fn cut(on: &File) -> rustix::io::Result<()> {
-        // SAFETY: the argument is a valid pointer to a u32 for the length of the call, as SHUTDOWN asks.
-        unsafe { rustix::ioctl::ioctl(on, rustix::ioctl::Setter::<SHUTDOWN, u32>::new(NO_LOG_FLUSH)) }
-    }
-}
-
-/// A file system in a file, unmounted when dropped.
-struct Disk {
-    image: PathBuf,
-    mount: PathBuf,
-}
-
-fn run(program: &str, arguments: &[&str]) -> Result<(), String> {
-    let output = Command::new(program).args(arguments).output().map_err(|e| format!("{program}: {e}"))?;
-    if output.status.success() { Ok(()) } else { Err(format!("{program} {arguments:?}: {}", String::from_utf8_lossy(&output.stderr))) }
-}
-
-impl Disk {
-    fn new(dir: &Path) -> Result<Self, String> {
-        let disk = Self { image: dir.join("image"), mount: dir.join("mount") };
-        File::create(&disk.image).and_then(|f| f.set_len(IMAGE_BYTES)).map_err(|e| e.to_string())?;
-        std::fs::create_dir(&disk.mount).map_err(|e| e.to_string())?;
-        run("mkfs.ext4", &["-q", "-F", &disk.image.to_string_lossy()])?;
-        disk.mount()?;
-        Ok(disk)
-    }
-
-    fn mount(&self) -> Result<(), String> {
-        run("mount", &["-o", "loop", &self.image.to_string_lossy(), &self.mount.to_string_lossy()])
-    }
-
-    fn cut_power(&self) {
-        power::cut(&File::open(&self.mount).unwrap()).unwrap();
-    }
-
-    /// Without this process's files on it; the engine's last threads may need a moment to let go.
-    fn unmount(&self) {
-        let until = Instant::now() + Duration::from_secs(20);
-        while let Err(e) = run("umount", &[&self.mount.to_string_lossy()]) {
-            assert!(Instant::now() < until, "{e}");
-            std::thread::sleep(Duration::from_millis(20));
-        }
-    }
-}
-
-impl Drop for Disk {
-    fn drop(&mut self) {
-        // Only of use when a test failed half-way; "not mounted" is the good case.
-        let _not_mounted = run("umount", &["-l", &self.mount.to_string_lossy()]);
-    }
-}
 
 fn key(writer: usize, i: usize) -> Key {
     // Long keys, so that the database grows and its pages split.
@@ -138,23 +72,21 @@ fn put(key: Key, version: VersionId) -> CommitPut {
 #[test]
 fn every_acknowledged_write_survives_a_power_cut() {
     let dir = tempfile::tempdir().unwrap();
-    let disk = match Disk::new(dir.path()) {
-        Ok(disk) => disk,
-        Err(why) => return eprintln!("\n*** SKIPPED: no power cut was tried, as this needs root, ext4 and loop devices: {why}\n"),
-    };
+    let mount = dir.path().join("mount");
+    std::fs::create_dir(&mount).unwrap();
+    let Some(disk) = Disk::new_or_skip(&dir.path().join("image"), &mount) else { return };
     let mut keys = vec![vec![vec![None]; KEYS_PER_WRITER]; WRITERS];
     let mut version = VersionId::from_parts(0, 0);
     for writes in ROUNDS {
         (keys, version) = round(&disk, writes, keys, version);
-        disk.unmount();
-        disk.mount().unwrap();
+        disk.restore();
         check(&disk, &mut keys);
     }
     disk.unmount();
 }
 
 fn options(disk: &Disk) -> CatalogOptions {
-    CatalogOptions { dir: disk.mount.join("catalog"), cache_bytes: 8 << 20 }
+    CatalogOptions { dir: disk.path().join("catalog"), cache_bytes: 8 << 20 }
 }
 
 /// Opens the catalog, writes, and cuts the power once enough writes are acknowledged.
@@ -173,7 +105,7 @@ fn round(disk: &Disk, writes: usize, keys: Vec<Vec<Possible>>, before: VersionId
             assert!(!writers.iter().any(tokio::task::JoinHandle::is_finished), "a write failed before the power was cut");
             tokio::time::sleep(Duration::from_micros(200)).await;
         }
-        disk.cut_power();
+        disk.cut();
         let mut keys = Vec::new();
         for writer in writers {
             keys.push(writer.await.unwrap());
