@@ -124,6 +124,11 @@ impl Cluster {
         self.volumes.len()
     }
 
+    /// Whether a volume's process was started and not stopped.
+    pub fn is_started(&self, i: usize) -> bool {
+        self.volumes[i].is_started()
+    }
+
     /// The directory that holds everything of this cluster.
     pub fn dir(&self) -> &Path {
         &self.dir

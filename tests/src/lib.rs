@@ -8,6 +8,7 @@
 //! | [`request`] | requests and answers, with and without following redirects |
 //! | [`connection`] | HTTP/1.1 on a socket, byte for byte |
 //! | [`proxy`] | a TCP proxy that cuts, delays, stalls and flips |
+//! | [`settled`] | when the volumes hold exactly what the catalog says |
 //! | [`values`] | values of any size, and digests of them |
 
 // A helper that fails fails its test, and says why by panicking.
@@ -19,6 +20,7 @@ pub mod power;
 pub mod process;
 pub mod proxy;
 pub mod request;
+pub mod settled;
 pub mod values;
 
 pub use cluster::{Builder, Cluster};

@@ -71,6 +71,8 @@ pub enum Command {
     Stat(Stat),
     /// Make a new catalog for a master from what the volumes hold, when its directory is lost
     Rebuild(Rebuild),
+    /// Show the cluster; add, drain and remove volumes; have copies checked
+    Cluster(Cluster),
     /// Measure puts, gets and deletes; the values are deleted again
     Bench(Bench),
     /// Check that a server is ready: exit code 0, else 1
@@ -158,6 +160,71 @@ pub struct SecretArgs {
     /// File that holds the cluster's secret: where none was configured, `secret` in the directory of the master or of any volume
     #[arg(long, env = "KVDB_SECRET_FILE", value_name = "FILE")]
     pub secret_file: Option<PathBuf>,
+}
+
+const CLUSTER_HELP: &str = "\
+To replace a volume: add the new one, drain the old one, wait until `kvdb cluster` shows that nothing is left on
+it, remove it, and stop its process. Reads and writes go on meanwhile. A volume whose disk is lost is not
+drained but removed with --lost; its values get new replicas from the others as soon as it has been down for
+the master's --repair-after, or at once when it is removed.
+
+Orders need the cluster's secret. If none was configured, the master made one: it is the file `secret` in its directory.
+
+Example:
+  kvdb cluster add host3:3001 --secret-file /tmp/cachedb/secret
+  kvdb cluster drain 0197c3a0-… --secret-file /tmp/cachedb/secret";
+
+/// What to do with the cluster.
+#[derive(ClapArgs)]
+#[command(after_long_help = CLUSTER_HELP)]
+pub struct Cluster {
+    #[command(subcommand)]
+    pub order: Option<ClusterOrder>,
+}
+
+#[derive(Subcommand)]
+pub enum ClusterOrder {
+    /// Show volumes and the progress of repair (the default)
+    Status,
+    /// Use the volume at an address, from now on and after restarts of the master
+    Add {
+        /// As host:port
+        #[arg(value_parser = address)]
+        address: String,
+        #[command(flatten)]
+        secret: SecretArgs,
+    },
+    /// Move all that a volume holds to the others, and give it nothing new
+    Drain {
+        /// Its id or its address
+        volume: String,
+        #[command(flatten)]
+        secret: SecretArgs,
+    },
+    /// Use a volume again that was to be drained
+    Resume {
+        /// Its id or its address
+        volume: String,
+        #[command(flatten)]
+        secret: SecretArgs,
+    },
+    /// Take a volume that is drained out of the cluster for good
+    Remove {
+        /// Its id or its address
+        volume: String,
+        /// Also if values are on it: its disk is lost
+        #[arg(long)]
+        lost: bool,
+        #[command(flatten)]
+        secret: SecretArgs,
+    },
+    /// Have all that a volume holds, or all volumes hold, read and checked now
+    Scrub {
+        /// Its id or its address [default: all volumes]
+        volume: Option<String>,
+        #[command(flatten)]
+        secret: SecretArgs,
+    },
 }
 
 const REBUILD_HELP: &str = "\

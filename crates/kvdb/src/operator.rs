@@ -1,7 +1,5 @@
 //! Asking a master what only an operator may: calls are signed with the cluster's secret.
 
-#![allow(dead_code)] // The orders themselves come next.
-
 use crate::args::{Common, SecretArgs};
 use anyhow::{Context as _, bail};
 use kvdb_protocol::operator::{Asked, NO_VOLUME};
@@ -11,8 +9,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
-/// How long a call to the master may take.
-const TIMEOUT: Duration = Duration::from_secs(60);
+/// How long a call to the master may take: some look at all records.
+const TIMEOUT: Duration = Duration::from_secs(600);
 const NO_SECRET: &str = "this is only for who knows the cluster's secret: give --secret-file or --secret; if none was configured, \
      the master made one itself, and it is the file `secret` in its directory and in that of any volume";
 
@@ -25,6 +23,19 @@ pub fn secret(args: &SecretArgs) -> anyhow::Result<ClusterSecret> {
         (None, None) => bail!(NO_SECRET),
     };
     Ok(ClusterSecret::new(&text)?)
+}
+
+/// The master's `host:port`.
+fn address(common: &Common) -> anyhow::Result<String> {
+    let Some(address) = common.master.strip_prefix("http://") else {
+        bail!("operators' commands need the master itself, as http://host:port")
+    };
+    Ok(address.trim_end_matches('/').to_string())
+}
+
+/// The master's `/-/status`, for which nobody needs the secret.
+pub async fn status_page(common: &Common) -> anyhow::Result<serde_json::Value> {
+    status(&Peers::new().context("the HTTP client could not be made")?, &address(common)?).await
 }
 
 /// A master, and the right to give it orders.
@@ -46,10 +57,7 @@ impl Operator {
     /// Asks the master which cluster it is of.
     pub async fn connect(common: &Common, args: &SecretArgs) -> anyhow::Result<Self> {
         let secret = secret(args)?;
-        let Some(address) = common.master.strip_prefix("http://") else {
-            bail!("operators' commands need the master itself, as http://host:port")
-        };
-        let address = address.trim_end_matches('/').to_string();
+        let address = address(common)?;
         let peers = Peers::new().context("the HTTP client could not be made")?;
         let status: Status = status(&peers, &address).await?;
         Ok(Self { peers, credentials: Credentials { cluster: status.cluster, key: secret.peer_key() }, address })

@@ -17,6 +17,12 @@ pub const DEFAULT_START_WITHIN: Duration = Duration::from_secs(60);
 pub const DEFAULT_COMMIT_WITHIN: Duration = Duration::from_secs(300);
 /// A write slower than this may find its ticket expired at commit, in bytes a second.
 pub const SLOWEST_BYTES_PER_SECOND: u64 = 64 << 10;
+/// How long a volume may be down before its values get new replicas.
+pub const DEFAULT_REPAIR_AFTER: Duration = Duration::from_secs(600);
+/// What repair, drain and rebalance may copy, in MiB a second.
+pub const DEFAULT_REPAIR_MIB: u64 = 100;
+/// Difference in how full volumes are at which values are moved, in percentage points.
+pub const DEFAULT_REBALANCE_PERCENT: u8 = 10;
 /// Longest life of a ticket.
 pub const LONGEST_COMMIT_WITHIN: Duration = Duration::from_secs(24 * 3600);
 
@@ -62,9 +68,18 @@ pub struct Args {
     /// Seconds for a commit, beyond those that the value takes to arrive at 64 KiB/s. Until they are over, volumes keep what a crash left.
     #[arg(long, env = "KVDB_COMMIT_SECONDS", value_name = "S", default_value_t = DEFAULT_COMMIT_WITHIN.as_secs())]
     pub commit_seconds: u64,
+    /// Seconds for which a volume may be down before its values get new replicas elsewhere.
+    #[arg(long, env = "KVDB_REPAIR_AFTER", value_name = "S", default_value_t = DEFAULT_REPAIR_AFTER.as_secs())]
+    pub repair_after: u64,
+    /// MiB a second that repair, drain and rebalance may copy, in all.
+    #[arg(long, env = "KVDB_REPAIR_RATE", value_name = "MIB", default_value_t = DEFAULT_REPAIR_MIB)]
+    pub repair_rate: u64,
+    /// Percentage points by which volumes may differ in how full they are before values are moved; 0: never move.
+    #[arg(long, env = "KVDB_REBALANCE_AT", value_name = "PERCENT", default_value_t = DEFAULT_REBALANCE_PERCENT)]
+    pub rebalance_at: u8,
 }
 
-fn address(text: &str) -> Result<String, &'static str> {
+pub(crate) fn address(text: &str) -> Result<String, &'static str> {
     let (host, port) = text.rsplit_once(':').unwrap_or_default();
     if host.is_empty() || port.parse::<u16>().is_err() {
         return Err("give each volume as host:port, separated by commas, as in localhost:3001,localhost:3002");
@@ -95,6 +110,12 @@ pub struct Config {
     pub start_within: Duration,
     /// Time for a commit.
     pub commit_within: Duration,
+    /// How long a volume may be down before its values get new replicas.
+    pub repair_after: Duration,
+    /// What repair, drain and rebalance may copy, in bytes a second.
+    pub repair_bytes_per_second: u64,
+    /// Difference in how full volumes are at which values are moved, in percentage points; 0: never.
+    pub rebalance_percent: u8,
     /// How the server treats its connections.
     pub serve: kvdb_server::serve::ServeOptions,
 }
@@ -113,6 +134,9 @@ impl Config {
             cache_bytes: 64 << 20,
             start_within: DEFAULT_START_WITHIN,
             commit_within: DEFAULT_COMMIT_WITHIN,
+            repair_after: DEFAULT_REPAIR_AFTER,
+            repair_bytes_per_second: DEFAULT_REPAIR_MIB << 20,
+            rebalance_percent: DEFAULT_REBALANCE_PERCENT,
             serve: kvdb_server::serve::ServeOptions { name: "master", ..Default::default() },
         }
     }
@@ -129,21 +153,22 @@ impl Config {
         config.cache_bytes = args.cache << 20;
         config.start_within = Duration::from_secs(args.start_seconds);
         config.commit_within = Duration::from_secs(args.commit_seconds);
+        config.repair_after = Duration::from_secs(args.repair_after);
+        config.repair_bytes_per_second = args.repair_rate.max(1) << 20;
+        config.rebalance_percent = args.rebalance_at.min(100);
         Ok(config)
     }
 
-    /// Replicas of a value. Says so where they are fewer than the default.
-    pub(crate) fn replicas(&self) -> anyhow::Result<usize> {
-        let volumes = self.volumes.len();
+    /// Checks the replicas asked for against the volumes that are listed. Says so where they are fewer than the default.
+    pub(crate) fn check_replicas(&self, volumes: usize) -> anyhow::Result<()> {
         match self.replicas {
             Some(n) if n == 0 || n > MAX_REPLICAS => anyhow::bail!("--replicas must be 1 to {MAX_REPLICAS}"),
             Some(n) if n > volumes => anyhow::bail!("--replicas {n} needs at least {n} volumes, but {volumes} are listed"),
-            Some(n) => Ok(n),
-            None if volumes >= DEFAULT_REPLICAS => Ok(DEFAULT_REPLICAS),
-            None => {
-                tracing::warn!(replicas = volumes, "values have a single replica, since one volume is listed: a lost disk is lost data");
-                Ok(volumes.max(1))
+            None if volumes < DEFAULT_REPLICAS => {
+                tracing::warn!("values have a single replica, since one volume is listed: a lost disk is lost data");
+                Ok(())
             }
+            _ => Ok(()),
         }
     }
 }

@@ -2,7 +2,9 @@
 
 use crate::catalog::Catalog;
 use crate::config::Config;
+use crate::config::DEFAULT_REPLICAS;
 use crate::members::{Members, local_ip_towards};
+use crate::repair::Repair;
 use kvdb_protocol::{ClusterSecret, TicketKey, VolumeId};
 use kvdb_server::peer::{Credentials, Peers};
 use std::collections::HashMap;
@@ -19,13 +21,18 @@ pub(crate) struct Node {
     pub credentials: Credentials,
     pub tickets: TicketKey,
     pub secret: ClusterSecret,
-    pub replicas: usize,
     pub listening: SocketAddr,
+    pub repair: Repair,
     /// Wakes the reclaim of a volume.
     pub reclaims: Mutex<HashMap<VolumeId, Arc<Notify>>>,
 }
 
 impl Node {
+    /// Replicas of a value: as configured, else two, or one with a single volume on the list.
+    pub fn replicas(&self) -> usize {
+        self.config.replicas.unwrap_or_else(|| self.members.listed_len().clamp(1, DEFAULT_REPLICAS))
+    }
+
     /// Where the volume at `volume` (`host:port`) reaches this master.
     pub fn address_for(&self, volume: &str) -> String {
         if let Some(address) = &self.config.address {

@@ -1,7 +1,5 @@
 //! What operators ask of the master: signed with the cluster's secret, and fresh.
 
-#![allow(dead_code)] // The orders themselves come next.
-
 use crate::node::Node;
 use kvdb_protocol::limits::MAX_PEER_BODY_BYTES;
 use kvdb_protocol::operator::{ASKED_WITHIN, Asked, NO_VOLUME};

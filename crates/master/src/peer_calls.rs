@@ -5,7 +5,7 @@ use crate::node::Node;
 use crate::reclaim;
 use http::StatusCode;
 use kvdb_protocol::limits::{MAX_PEER_BATCH, MAX_PEER_BODY_BYTES};
-use kvdb_protocol::message::{Commit, CommitAnswer, Settle, SettleAnswer};
+use kvdb_protocol::message::{Bad, Commit, CommitAnswer, Settle, SettleAnswer};
 use kvdb_protocol::{ErrorCode, Problem, Ticket, TicketOp, VolumeId};
 use kvdb_server::body::{self, Response};
 use kvdb_server::guard::{Request, read_all};
@@ -33,8 +33,11 @@ pub(crate) async fn commit(node: &Arc<Node>, request: Request) -> Result<Respons
     let (key, op) = (ticket.key.clone(), ticket.op);
     // It must not be given up half-way if the volume goes away, so that what it logs and kicks is done.
     let (task_node, version) = (node.clone(), ticket.version);
+    let task_key = key.clone();
     let task = tokio::spawn(async move {
-        let node = task_node;
+        let (node, key) = (task_node, task_key);
+        let (live, duties) = (node.members.live(), node.members.duties());
+        let leaving = ticket.volumes.iter().any(|v| !live.contains_key(&v.id) || duties.contains_key(&v.id));
         let answer = match (ticket.op, message.value) {
             (TicketOp::Create | TicketOp::Replace, Some(value)) => {
                 let replicas = ticket.volumes.iter().map(|v| v.id).collect();
@@ -65,6 +68,9 @@ pub(crate) async fn commit(node: &Arc<Node>, request: Request) -> Result<Respons
             _ => return Err(Problem::new(ErrorCode::BadTicket, "the ticket does not permit this commit")),
         }
         .map_err(|e| e.problem())?;
+        if matches!(&answer, CommitAnswer::Committed(_)) && leaving {
+            node.repair.note_stray(key);
+        }
         if matches!(&answer, CommitAnswer::Committed(c) if !c.created) {
             // Something was replaced or removed.
             for volume in node.members.live().keys() {
@@ -79,6 +85,19 @@ pub(crate) async fn commit(node: &Arc<Node>, request: Request) -> Result<Respons
         CommitAnswer::Refused(p) => tracing::info!(%key, %version, ?op, %volume, reason = %p, "commit refused"),
     }
     Ok(body::json(StatusCode::OK, &answer))
+}
+
+/// Takes note of copies that a volume cannot serve.
+pub(crate) async fn bad(node: &Arc<Node>, request: Request) -> Result<Response, Problem> {
+    let (volume, message) = signed::<Bad>(node, request).await?;
+    if message.volume != volume || message.copies.len() > MAX_PEER_BATCH {
+        return Err(Problem::new(ErrorCode::BadRequest, "the call names another volume, or too many copies"));
+    }
+    for copy in message.copies {
+        tracing::error!(key = %copy.key, version = %copy.version, %volume, why = copy.why, "a copy is bad; it is made anew");
+        node.repair.note_bad(volume, copy.key, copy.version);
+    }
+    Ok(body::json(StatusCode::OK, &()))
 }
 
 /// Says what became of versions.

@@ -2,45 +2,54 @@
 
 use crate::catalog::{Catalog, CatalogOptions};
 use crate::config::Config;
-use crate::members::{Members, keep_in_touch};
+use crate::members::Members;
 use crate::node::Node;
+use crate::repair::{self, Repair};
 use crate::service::MasterService;
 use anyhow::Context as _;
 use kvdb_protocol::ClusterSecret;
 use kvdb_server::peer::{Credentials, Peers};
+use std::collections::HashSet;
 use std::sync::Arc;
 use tokio::net::TcpListener;
-use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 /// Runs a master on `listener` until `shutdown` is cancelled and the requests in flight have ended.
 pub async fn run(listener: TcpListener, config: Config, shutdown: CancellationToken) -> anyhow::Result<()> {
-    let replicas = config.replicas()?;
     let options = CatalogOptions { dir: config.db.clone(), cache_bytes: config.cache_bytes };
     let catalog = tokio::task::spawn_blocking(move || Catalog::open(options)).await.context("the catalog could not be opened")??;
     let secret = secret(&config, &catalog)?;
+    let known = catalog.members().await?.into_iter().map(|(id, _)| id).collect();
+    let duties = catalog.duties().await?.into_iter().collect();
+    let mut addresses = config.volumes.clone();
+    addresses.extend(catalog.listed().await?);
+    let mut seen = HashSet::new();
+    addresses.retain(|a| seen.insert(a.clone()));
+    config.check_replicas(addresses.len())?;
     let listening = listener.local_addr().context("the listener has no address")?;
     let serve_options = config.serve.clone();
     let node = Arc::new(Node {
-        members: Members::new(&config.volumes),
+        members: Members::new(known, duties),
         peers: Peers::new().context("the HTTP client could not be made")?,
         credentials: Credentials { cluster: catalog.cluster(), key: secret.peer_key() },
         tickets: secret.ticket_key(),
         secret,
-        replicas,
+        repair: Repair::default(),
         listening,
         catalog: catalog.clone(),
         reclaims: Default::default(),
         config,
     });
-    tracing::info!(cluster = %node.credentials.cluster, db = %node.config.db.display(), address = %listening, replicas, "master started");
-    let mut contacts = JoinSet::new();
-    for (at, address) in node.config.volumes.iter().enumerate() {
-        contacts.spawn(keep_in_touch(node.clone(), at, address.clone()));
+    tracing::info!(cluster = %node.credentials.cluster, db = %node.config.db.display(), address = %listening, "master started");
+    for address in &addresses {
+        node.members.list(&node, address);
     }
+    let background = [tokio::spawn(repair::repair_forever(node.clone())), tokio::spawn(repair::audit_forever(node.clone()))];
     kvdb_server::notify::ready();
-    let served = kvdb_server::serve::serve(listener, serve_options, Arc::new(MasterService { node }), shutdown).await;
-    contacts.shutdown().await;
+    let served = kvdb_server::serve::serve(listener, serve_options, Arc::new(MasterService { node: node.clone() }), shutdown).await;
+    background.iter().for_each(tokio::task::JoinHandle::abort);
+    node.members.end();
+    drop(node);
     catalog.close().await.context("the catalog could not be closed")?;
     served.context("the server stopped")
 }

@@ -1,9 +1,10 @@
 //! What the master answers to which request.
 
 use crate::node::Node;
-use crate::{list, peer_calls, read, status, write};
+use crate::{list, orders, peer_calls, read, status, write};
 use http::{HeaderValue, Method, header};
 use kvdb_protocol::message::path;
+use kvdb_protocol::operator;
 use kvdb_protocol::{ErrorCode, Key, Problem, TicketOp};
 use kvdb_server::body::Response;
 use kvdb_server::guard::Request;
@@ -47,6 +48,8 @@ impl MasterService {
         match (request.method(), path) {
             (&Method::GET, "/-/status") => Ok(status::page(&self.node)),
             (&Method::POST, path::COMMIT) => peer_calls::commit(&self.node, request).await,
+            (&Method::POST, path::BAD) => peer_calls::bad(&self.node, request).await,
+            (&Method::POST, operator::path::ORDER) => orders::order(&self.node, request).await,
             (&Method::POST, path::SETTLE) => peer_calls::settle(&self.node, request).await,
             _ => Err(Problem::new(ErrorCode::BadKey, "keys beginning with '-/' are reserved, and the master has no such page")),
         }

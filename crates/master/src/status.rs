@@ -1,5 +1,6 @@
 //! `/-/status`: the cluster at a glance, for operators and their tools.
 
+use crate::catalog::Duty;
 use crate::node::Node;
 use http::StatusCode;
 use kvdb_server::body::{self, Response};
@@ -8,12 +9,14 @@ use serde_json::{Value, json};
 /// Whether reads and writes can be served now.
 pub(crate) fn ready(node: &Node) -> Result<(), String> {
     let live = node.members.live();
-    let writable = live.values().filter(|l| l.status.writable).count();
-    if writable >= node.replicas { Ok(()) } else { Err(format!("{writable} volumes take writes, {} are needed", node.replicas)) }
+    let duties = node.members.duties();
+    let writable = live.iter().filter(|(id, l)| l.status.writable && !duties.contains_key(id)).count();
+    let needed = node.replicas();
+    if writable >= needed { Ok(()) } else { Err(format!("{writable} volumes take writes, {needed} are needed")) }
 }
 
 pub(crate) fn page(node: &Node) -> Response {
-    let live = node.members.live();
+    let (live, duties) = (node.members.live(), node.members.duties());
     let volumes: Vec<Value> = node
         .members
         .listed()
@@ -25,6 +28,7 @@ pub(crate) fn page(node: &Node) -> Response {
                 "address": l.address,
                 "up": l.up,
                 "error": l.error,
+                "draining": l.id.is_some_and(|id| duties.get(&id) == Some(&Duty::Drain)),
                 "public_url": found.map(|f| &f.public_url),
                 "status": found.map(|f| &f.status),
             })
@@ -35,11 +39,12 @@ pub(crate) fn page(node: &Node) -> Response {
         StatusCode::OK,
         &json!({
             "cluster": node.credentials.cluster,
-            "replicas": node.replicas,
+            "replicas": node.replicas(),
             "ready": ready(node).is_ok(),
             "seq": stats.seq,
             "time": node.catalog.now(),
             "volumes": volumes,
+            "repair": node.repair.report(),
         }),
     )
 }

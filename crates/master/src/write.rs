@@ -114,17 +114,10 @@ pub(crate) struct Granted {
 /// Chooses volumes and signs a ticket for them.
 pub(crate) fn grant(node: &Node, write: &Write, avoid: &[VolumeId]) -> Result<Granted, Problem> {
     let live = node.members.live();
-    let candidates: Vec<placement::Candidate> = live
-        .iter()
-        .map(|(id, l)| placement::Candidate {
-            id: *id,
-            host: l.address.rsplit_once(':').map_or(l.address.as_str(), |(host, _)| host).to_string(),
-            free_bytes: l.status.free_bytes,
-            busy: l.status.busy,
-            writable: l.status.writable,
-        })
-        .collect();
-    let volumes = placement::choose(&candidates, node.replicas, write.len, avoid, &mut rand::rng())
+    let duties = node.members.duties();
+    let candidates: Vec<placement::Candidate> =
+        live.iter().filter(|(id, _)| !duties.contains_key(id)).map(|(id, l)| l.candidate(*id)).collect();
+    let volumes = placement::choose(&candidates, node.replicas(), write.len, avoid, &mut rand::rng())
         .map_err(|e| too_few(node, &candidates, write.len, &e.to_string()))?;
     let version = node.catalog.next_version();
     signed(node, &live, &volumes, write, version)
@@ -132,10 +125,10 @@ pub(crate) fn grant(node: &Node, write: &Write, avoid: &[VolumeId]) -> Result<Gr
 
 fn too_few(node: &Node, candidates: &[placement::Candidate], len: Option<u64>, why: &str) -> Problem {
     let writable = candidates.iter().filter(|c| c.writable).count();
-    let detail = format!("{} replicas are asked for: {why}", node.replicas);
+    let detail = format!("{} replicas are asked for: {why}", node.replicas());
     // Enough volumes, but none with room: waiting alone will not help.
-    let full =
-        writable >= node.replicas && candidates.iter().filter(|c| c.writable && c.free_bytes > len.unwrap_or(0)).count() < node.replicas;
+    let full = writable >= node.replicas()
+        && candidates.iter().filter(|c| c.writable && c.free_bytes > len.unwrap_or(0)).count() < node.replicas();
     Problem::new(if full { ErrorCode::NoSpace } else { ErrorCode::NoVolumes }, detail)
 }
 

@@ -57,6 +57,9 @@ fn find(store: &Store, value: &ValueEntry) -> Result<bool, StoreError> {
         Ok(None) => return Ok(false),
         Ok(Some(found)) if (found.entry.len, found.entry.hash) != (value.len, value.hash) => "it is not what the catalog names".into(),
         Ok(Some(found)) if found.entry.seq.is_some() => return Ok(true),
+        Ok(Some(_)) if value.seq.is_some_and(|seq| store.mark_committed(&value.key, value.version, seq).is_ok_and(|here| here)) => {
+            return Ok(true);
+        }
         Ok(Some(_)) => {
             // It waits for an outcome that may be "drop it" by now.
             store.remove(&[ReclaimItem { key: value.key.clone(), version: value.version, deleted: None }])?;

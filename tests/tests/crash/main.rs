@@ -7,14 +7,13 @@
 
 mod content;
 mod send;
-mod settled;
 mod shared;
 mod tally;
 mod writer;
 
 use content::Random;
 use kvdb_tests::Cluster;
-use settled::until_settled;
+use kvdb_tests::settled::until_settled;
 use shared::Shared;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;

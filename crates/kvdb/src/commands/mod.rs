@@ -1,6 +1,7 @@
 //! The commands, one a file.
 
 mod bench;
+mod cluster;
 mod get;
 mod health;
 mod ls;
@@ -32,6 +33,7 @@ async fn client_command(common: &Common, command: Command) -> anyhow::Result<()>
             Command::Ls(a) => ls::run(common, a).await,
             Command::Stat(a) => stat::run(common, &a).await,
             Command::Rebuild(a) => rebuild::run(common, a).await,
+            Command::Cluster(a) => cluster::run(common, a).await,
             Command::Bench(a) => bench::run(common, a).await,
             Command::Health(a) => health::run(common, a).await,
             Command::Up(a) => up::run(a).await,

@@ -1,11 +1,11 @@
 //! When the volumes hold exactly what the catalog says, and nothing is in doubt.
 
+use crate::cluster::files_below;
+use crate::{Cluster, Request};
 use kvdb_protocol::limits::MAX_INLINE_VALUE_BYTES;
 use kvdb_protocol::message::{EntriesPage, Entry, ValueEntry, path};
 use kvdb_protocol::secret::{PEER_HEADER, PeerCall};
 use kvdb_protocol::{ClusterSecret, VersionId, VolumeId};
-use kvdb_tests::cluster::files_below;
-use kvdb_tests::{Cluster, Request};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -16,7 +16,8 @@ const BOUNDED: Duration = Duration::from_secs(60);
 /// A version at one volume.
 type Copies = BTreeSet<(VersionId, u64)>;
 
-/// Waits until it is so; gives how long that took.
+/// Waits until it is so; gives how long that took. Volumes that are not started are left out.
+#[track_caller]
 pub fn until_settled(cluster: &Cluster) -> Duration {
     let since = Instant::now();
     while let Some(what) = difference(cluster) {
@@ -26,11 +27,16 @@ pub fn until_settled(cluster: &Cluster) -> Duration {
     since.elapsed()
 }
 
-fn difference(cluster: &Cluster) -> Option<String> {
+/// What is not so.
+pub fn difference(cluster: &Cluster) -> Option<String> {
     let status = cluster.status();
     let listed = cluster.ask(&Request::get("/?list&detail&limit=10000")).expect(200).json();
     assert_eq!(listed["next"], "", "all keys are on one page");
-    for (i, volume) in status["volumes"].as_array().unwrap().iter().enumerate() {
+    for i in (0..cluster.volume_count()).filter(|i| cluster.is_started(*i)) {
+        let Some(volume) = status["volumes"].as_array().unwrap().iter().find(|v| v["address"] == cluster.volume_addr(i)) else { continue };
+        if volume["up"] != true {
+            return Some(format!("volume {i} is not up"));
+        }
         let id: VolumeId = serde_json::from_value(volume["id"].clone()).unwrap();
         let wanted = wanted(&listed, id);
         let (held, prepared): (Vec<ValueEntry>, Vec<ValueEntry>) =
