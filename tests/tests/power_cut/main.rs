@@ -11,10 +11,9 @@
 #[path = "../crash/send.rs"]
 mod send;
 mod sequence;
-#[path = "../crash/settled.rs"]
-mod settled;
 mod world;
 
+use kvdb_tests::settled;
 use sequence::{Sequence, Tally, all_sequences};
 use std::sync::Barrier;
 use std::time::{Duration, Instant};
