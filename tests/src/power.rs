@@ -70,6 +70,10 @@ impl Disk {
     }
 
     /// Cuts the power: from now on every call on it fails, and what was not synced is gone.
+    ///
+    /// A sync that is under way meanwhile may return without an error though nothing was made durable (ext4 on Linux 6.18: 7 times in
+    /// 400 cuts of a file that was extended and synced in a loop). So what was answered while it lasts proves nothing: kill whoever
+    /// may act on it first, or take such answers for unknown.
     #[track_caller]
     pub fn cut(&self) {
         shutdown::now(&File::open(&self.mount).unwrap()).unwrap();

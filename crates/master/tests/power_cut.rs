@@ -11,7 +11,7 @@ use kvdb_protocol::ticket::Condition;
 use kvdb_protocol::{ContentHash, Key, UnixMillis, VersionId, VolumeId};
 use kvdb_tests::power::Disk;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 const WRITERS: usize = 8;
@@ -27,8 +27,16 @@ fn key(writer: usize, i: usize) -> Key {
 /// What may be under a key: the last acknowledged state, and every later one of unknown outcome.
 type Possible = Vec<Option<VersionId>>;
 
+/// How far a round is.
+#[derive(Default)]
+struct Progress {
+    acknowledged: AtomicUsize,
+    /// What is answered from now on proves nothing: see [`Disk::cut`].
+    cutting: AtomicBool,
+}
+
 /// Writes to its own keys, one after the other, until the catalog takes no more.
-async fn write(catalog: Catalog, writer: usize, acknowledged: Arc<AtomicUsize>, mut keys: Vec<Possible>) -> Vec<Possible> {
+async fn write(catalog: Catalog, writer: usize, progress: Arc<Progress>, mut keys: Vec<Possible>) -> Vec<Possible> {
     for n in 0.. {
         let i = (n * 7) % KEYS_PER_WRITER;
         let present = keys[i].last().copied().flatten();
@@ -42,14 +50,14 @@ async fn write(catalog: Catalog, writer: usize, acknowledged: Arc<AtomicUsize>, 
             (Some(version), catalog.commit(put(key, version)).await)
         };
         match answer {
-            Ok(CommitAnswer::Committed(_)) => keys[i] = vec![next],
+            Ok(CommitAnswer::Committed(_)) if !progress.cutting.load(Ordering::SeqCst) => keys[i] = vec![next],
             Ok(CommitAnswer::Refused(p)) => panic!("refused: {p}"),
-            Err(_) => {
+            _ => {
                 keys[i].push(next);
                 return keys;
             }
         }
-        acknowledged.fetch_add(1, Ordering::SeqCst);
+        progress.acknowledged.fetch_add(1, Ordering::SeqCst);
     }
     keys
 }
@@ -95,16 +103,14 @@ fn round(disk: &Disk, writes: usize, keys: Vec<Vec<Possible>>, before: VersionId
     runtime.block_on(async {
         let catalog = Catalog::open(options(disk)).unwrap();
         assert!(catalog.next_version() > before, "a version was given out twice");
-        let acknowledged = Arc::new(AtomicUsize::new(0));
-        let writers: Vec<_> = keys
-            .into_iter()
-            .enumerate()
-            .map(|(w, keys)| tokio::spawn(write(catalog.clone(), w, Arc::clone(&acknowledged), keys)))
-            .collect();
-        while acknowledged.load(Ordering::SeqCst) < writes {
+        let progress = Arc::new(Progress::default());
+        let writers: Vec<_> =
+            keys.into_iter().enumerate().map(|(w, keys)| tokio::spawn(write(catalog.clone(), w, Arc::clone(&progress), keys))).collect();
+        while progress.acknowledged.load(Ordering::SeqCst) < writes {
             assert!(!writers.iter().any(tokio::task::JoinHandle::is_finished), "a write failed before the power was cut");
             tokio::time::sleep(Duration::from_micros(200)).await;
         }
+        progress.cutting.store(true, Ordering::SeqCst);
         disk.cut();
         let mut keys = Vec::new();
         for writer in writers {
