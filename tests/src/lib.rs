@@ -7,6 +7,7 @@
 //! | [`process`] | one server process: start, address, stop, kill, log |
 //! | [`request`] | requests and answers, with and without following redirects |
 //! | [`connection`] | HTTP/1.1 on a socket, byte for byte |
+//! | [`linear`] | histories of keys, and whether they are linearizable |
 //! | [`proxy`] | a TCP proxy that cuts, delays, stalls and flips |
 //! | [`settled`] | when the volumes hold exactly what the catalog says |
 //! | [`values`] | values of any size, and digests of them |
@@ -16,6 +17,7 @@
 
 pub mod cluster;
 pub mod connection;
+pub mod linear;
 pub mod power;
 pub mod process;
 pub mod proxy;
