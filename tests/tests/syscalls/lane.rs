@@ -3,9 +3,9 @@
 use crate::case::{Case, Threads, Victim};
 use crate::operation::{Operation, State, bytes};
 use crate::send::Outcome;
-use crate::settled::until_settled;
 use crate::strace::Strace;
 use kvdb_tests::process::Server;
+use kvdb_tests::settled::until_settled;
 use kvdb_tests::{Answer, Cluster, Request, Url};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;

@@ -13,8 +13,6 @@ mod lane;
 mod operation;
 #[path = "../crash/send.rs"]
 mod send;
-#[path = "../crash/settled.rs"]
-mod settled;
 mod strace;
 
 use case::{Case, Victim};
