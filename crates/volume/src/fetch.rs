@@ -3,6 +3,7 @@
 //! The master orders this volume to `fetch` a value; it takes it from another volume's `blob`, and holds it as
 //! prepared. Once the master has made it a replica, `keep` says so; else this volume asks, as for any version in doubt.
 
+use crate::bad;
 use crate::node::Node;
 use crate::store::{NewValue, Store, StoreError};
 use crate::stream::{ReadFault, VerifiedReader};
@@ -148,7 +149,7 @@ pub(crate) async fn blob(node: &Arc<Node>, request: Request, query: &Query) -> R
     let stored = match node.with_store(move |s| s.get(&wanted, version)).await {
         Ok(found) => found.ok_or_else(absent)?,
         Err(problem) => {
-            crate::read::note_bad_copy(node, &key, version, &problem).await;
+            bad::found(node, &key, version, &problem).await;
             return Err(problem);
         }
     };

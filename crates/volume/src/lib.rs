@@ -6,6 +6,7 @@ pub mod config;
 pub mod format;
 pub mod store;
 
+mod bad;
 mod chain;
 mod clock;
 mod commit;
@@ -51,8 +52,10 @@ pub async fn run(listener: TcpListener, config: Config, shutdown: CancellationTo
     let peers = Peers::new().context("the HTTP client could not be made")?;
     let node = Arc::new(Node::new(store, config, peers, shutdown.clone()));
     let settling = tokio::spawn(commit::settle_forever(node.clone()));
+    let telling = tokio::spawn(bad::tell_forever(node.clone()));
     kvdb_server::notify::ready();
     let served = kvdb_server::serve::serve(listener, serve_options, Arc::new(service::VolumeService { node }), shutdown).await;
     settling.abort();
+    telling.abort();
     served.context("the server stopped")
 }

@@ -34,6 +34,8 @@ pub(crate) struct Node {
     pub fetch_log: tokio::sync::RwLock<FetchLog>,
     /// Wakes the settling of prepared versions.
     pub settle_soon: Notify,
+    /// Wakes the telling of bad copies.
+    pub tell_soon: Notify,
     /// The volume is to stop: streams that have no end of their own end now.
     pub stopping: CancellationToken,
     membership: RwLock<Option<Membership>>,
@@ -73,6 +75,7 @@ impl Node {
             fetches: Semaphore::new(MAX_FETCHES),
             fetch_log: tokio::sync::RwLock::default(),
             settle_soon: Notify::new(),
+            tell_soon: Notify::new(),
             stopping,
             membership: RwLock::new(membership),
             master: Mutex::new(None),

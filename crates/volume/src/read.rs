@@ -1,5 +1,6 @@
 //! `GET` and `HEAD` of a value: the hot path of a read.
 
+use crate::bad;
 use crate::conditions::{Verdict, evaluate, if_range_holds};
 use crate::node::Node;
 use crate::put::redirect;
@@ -69,19 +70,8 @@ pub(crate) async fn read(node: &Arc<Node>, request: Request, key: Key, query: &Q
 
 /// The copy is damaged, missing or unreadable: another replica serves the client.
 async fn bad_copy(node: &Node, key: &Key, version: VersionId, query: &Query, problem: Problem) -> Result<Response, Problem> {
-    note_bad_copy(node, key, version, &problem).await;
+    bad::found(node, key, version, &problem).await;
     back_to_master(node, key, version, query).map_err(|_| problem)
-}
-
-/// A copy was found damaged, missing or unreadable.
-pub(crate) async fn note_bad_copy(node: &Node, key: &Key, version: VersionId, problem: &Problem) {
-    tracing::error!(%key, %version, volume = %node.volume(), error = %problem, "a copy cannot be served");
-    if problem.code == ErrorCode::Corrupt {
-        let (key, why) = (key.clone(), problem.detail.clone());
-        if let Err(error) = node.with_store(move |s| s.quarantine(&key, version, &why)).await {
-            tracing::error!(%version, %error, "the damaged copy is not quarantined");
-        }
-    }
 }
 
 /// The version is not here (any more): the master knows what is current, and is told where it was missed, all tries included.

@@ -1,5 +1,6 @@
 //! A value's bytes on their way from disk to a client: checked, in bounded memory, read one portion ahead.
 
+use crate::bad;
 use crate::node::{Busy, Node};
 use crate::store::{ReadError, Stored};
 use bytes::Bytes;
@@ -91,7 +92,8 @@ impl VerifiedReader {
                 Ok(())
             }
             Ok(Err(error)) => {
-                self.report(&error).await;
+                let entry = &self.stored.entry;
+                bad::found(&self.node, &entry.key, entry.version, &error.to_problem()).await;
                 Err(ReadFault::BadCopy)
             }
             Err(error) => {
@@ -116,17 +118,6 @@ impl VerifiedReader {
         self.at = to;
         let stored = self.stored.clone();
         tokio::task::spawn_blocking(move || read_and_check(&stored, from, to, permit))
-    }
-
-    async fn report(&self, error: &ReadError) {
-        let (key, version) = (self.stored.entry.key.clone(), self.stored.entry.version);
-        tracing::error!(%key, %version, volume = %self.node.volume(), %error, "a copy cannot be served");
-        if matches!(error, ReadError::Corrupt { .. }) {
-            let why = error.to_string();
-            if let Err(e) = self.node.with_store(move |s| s.quarantine(&key, version, &why)).await {
-                tracing::error!(error = %e, "the damaged copy is not quarantined");
-            }
-        }
     }
 }
 

@@ -177,6 +177,22 @@ pub fn parse_time_list_key(bytes: &[u8]) -> Result<(UnixMillis, &[u8]), FormatEr
     Ok((UnixMillis(u64::from_be_bytes(*time)), entry))
 }
 
+/// A row of the list of bad copies: from when on the master is to be told, and what is wrong. Of a version that may
+/// still be committed the master is told later: before, it would not know what the volume speaks of.
+pub fn bad_row(record: &ValueRecord, why: &str) -> Vec<u8> {
+    let not_before = if record.seq.is_some() { 0 } else { record.commit_by.0 };
+    [&not_before.to_be_bytes(), why.as_bytes()].concat()
+}
+
+/// Reads a row of the list of bad copies back.
+///
+/// # Errors
+/// It is not one.
+pub fn parse_bad_row(bytes: &[u8]) -> Result<(UnixMillis, String), FormatError> {
+    let (time, why) = bytes.split_first_chunk::<8>().ok_or(FormatError::Field("a row of the list of bad copies"))?;
+    Ok((UnixMillis(u64::from_be_bytes(*time)), String::from_utf8_lossy(why).into_owned()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

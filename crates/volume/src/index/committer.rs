@@ -2,9 +2,11 @@
 
 use super::reserve::Reserve;
 use super::tables::{Counters, Table, Tables};
-use super::{IndexError, IndexOptions, tombstone_cutoff};
+use super::{Aside, IndexError, IndexOptions, tombstone_cutoff};
 use crate::disk;
-use crate::format::record::{Place, Record, ValueRecord, blob_list_key, entry_key, parse_entry_key, parse_time_list_key, time_list_key};
+use crate::format::record::{
+    Place, Record, ValueRecord, bad_row, blob_list_key, entry_key, parse_entry_key, parse_time_list_key, time_list_key,
+};
 use fjall::{OwnedWriteBatch, PersistMode};
 use kvdb_protocol::message::ReclaimItem;
 use kvdb_protocol::{Key, VersionId};
@@ -34,6 +36,8 @@ pub enum Op {
     Adopt { values: Vec<(Key, VersionId, ValueRecord)> },
     Commit { key: Key, version: VersionId, seq: u64 },
     Remove { items: Vec<ReclaimItem> },
+    PutAside { copies: Vec<Aside> },
+    Told { copies: Vec<(Key, VersionId)> },
 }
 
 /// What became of a change.
@@ -296,6 +300,11 @@ impl Batch<'_> {
             }
             Op::Commit { key, version, seq } => self.commit(&key, version, seq),
             Op::Remove { items } => self.remove(items),
+            Op::PutAside { copies } => self.put_aside(copies),
+            Op::Told { copies } => {
+                copies.iter().for_each(|(key, version)| self.delete(Table::Bad, entry_key(key, *version)));
+                Ok(Outcome::Done)
+            }
         }
     }
 
@@ -359,6 +368,19 @@ impl Batch<'_> {
         }
         self.must_sync = true;
         Ok(Outcome::Removed(files))
+    }
+
+    /// Removes values, and in the same step notes that the master is to be told.
+    fn put_aside(&mut self, copies: Vec<Aside>) -> Result<Outcome, IndexError> {
+        let mut items = Vec::new();
+        for Aside { key, version, why } in copies {
+            let k = entry_key(&key, version);
+            if let Some(Record::Value(record)) = self.current(&k)? {
+                self.insert(Table::Bad, k, bad_row(&record, &why));
+                items.push(ReclaimItem { key, version, deleted: None });
+            }
+        }
+        self.remove(items)
     }
 
     fn current(&self, k: &[u8]) -> Result<Option<Record>, IndexError> {

@@ -10,10 +10,10 @@ pub use tables::Counters;
 
 use crate::disk::{self, DiskError};
 use crate::format::FormatError;
-use crate::format::record::{Record, ValueRecord, entry_key, parse_blob_list_key, parse_entry_key, parse_time_list_key};
+use crate::format::record::{Record, ValueRecord, entry_key, parse_bad_row, parse_blob_list_key, parse_entry_key, parse_time_list_key};
 use bytes::Bytes;
 use committer::{Committer, Op};
-use kvdb_protocol::message::{Entry, ReclaimItem, SettleItem};
+use kvdb_protocol::message::{BadCopy, Entry, ReclaimItem, SettleItem};
 use kvdb_protocol::{Key, UnixMillis, VersionId};
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
@@ -79,6 +79,17 @@ pub enum IndexOpenError {
     /// It is damaged, and must be made again from the blob files.
     #[error("it is damaged: {0}")]
     Damaged(String),
+}
+
+/// A copy that cannot be served, and goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Aside {
+    /// Its key.
+    pub key: Key,
+    /// Its version.
+    pub version: VersionId,
+    /// What is wrong with it.
+    pub why: String,
 }
 
 /// The index of a volume.
@@ -161,6 +172,46 @@ impl Index {
             Outcome::Removed(files) => Ok(files),
             _ => Ok(Vec::new()),
         }
+    }
+
+    /// Removes values that cannot be served and notes, in the same step, that the master is to be told; durably.
+    /// Versions that are not here are passed over. The versions whose blob files are now nobody's come back.
+    ///
+    /// # Errors
+    /// It is not done, or not known to be.
+    pub fn put_aside(&self, copies: Vec<Aside>) -> Result<Vec<VersionId>, IndexError> {
+        match self.committer.run(Op::PutAside { copies })? {
+            Outcome::Removed(files) => Ok(files),
+            _ => Ok(Vec::new()),
+        }
+    }
+
+    /// Copies that were put aside and that the master is to be told of by now.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn bad(&self, now: UnixMillis, limit: usize) -> Result<Vec<BadCopy>, IndexError> {
+        let mut copies = Vec::new();
+        for guard in self.tables.bad.iter() {
+            let (k, v) = guard.into_inner()?;
+            let (key, version) = parse_entry_key(&k)?;
+            let (not_before, why) = parse_bad_row(&v)?;
+            if not_before <= now {
+                copies.push(BadCopy { key, version, why });
+            }
+            if copies.len() >= limit {
+                break;
+            }
+        }
+        Ok(copies)
+    }
+
+    /// The master knows of these now, or need not.
+    ///
+    /// # Errors
+    /// It is not noted.
+    pub fn told(&self, copies: Vec<(Key, VersionId)>) -> Result<(), IndexError> {
+        self.committer.run(Op::Told { copies }).map(drop)
     }
 
     /// Entries in order of key and version, after a cursor that an earlier call gave.

@@ -7,6 +7,7 @@
 //! | `blobs` | directories and version | the key |
 //! | `prepared` | commit-by, key and version | nothing |
 //! | `tombstones` | time of the delete, key and version | nothing |
+//! | `bad` | key and version | when to tell the master, what is wrong |
 
 use super::{IndexError, IndexOpenError};
 use crate::format::record::{Record, parse_blob_list_key, parse_entry_key, parse_time_list_key};
@@ -36,6 +37,7 @@ pub enum Table {
     Blobs,
     Prepared,
     Tombstones,
+    Bad,
 }
 
 /// Handles to all tables; cheap to clone.
@@ -47,6 +49,7 @@ pub struct Tables {
     pub blobs: Keyspace,
     pub prepared: Keyspace,
     pub tombstones: Keyspace,
+    pub bad: Keyspace,
 }
 
 /// Numbers of what the index holds, kept up to date by the committer.
@@ -119,6 +122,7 @@ impl Tables {
             blobs: db.keyspace("blobs", small)?,
             prepared: db.keyspace("prepared", small)?,
             tombstones: db.keyspace("tombstones", small)?,
+            bad: db.keyspace("bad", small)?,
             db,
         })
     }
@@ -138,7 +142,7 @@ impl Tables {
             for guard in self.prepared.iter().chain(self.tombstones.iter()) {
                 parse_entry_key(parse_time_list_key(&guard.key()?)?.1)?;
             }
-            for guard in self.inline.iter() {
+            for guard in self.inline.iter().chain(self.bad.iter()) {
                 parse_entry_key(&guard.key()?)?;
             }
             Ok(counters)
@@ -156,6 +160,7 @@ impl Tables {
                 Table::Blobs => &self.blobs,
                 Table::Prepared => &self.prepared,
                 Table::Tombstones => &self.tombstones,
+                Table::Bad => &self.bad,
             };
             match value {
                 Some(value) => batch.insert(table, key, value),

@@ -20,11 +20,11 @@ pub use stored::Stored;
 
 use crate::disk::{self, BufferPool};
 use crate::format::record::{Place, Record, ValueRecord};
-use crate::index::{Index, Outcome};
+use crate::index::{Aside, Index, Outcome};
 use dirs::BlobDirs;
 use identity::Identity;
 use kvdb_protocol::limits::MAX_INLINE_VALUE_BYTES;
-use kvdb_protocol::message::{Entry, ReclaimItem, SettleItem};
+use kvdb_protocol::message::{BadCopy, Entry, ReclaimItem, SettleItem};
 use kvdb_protocol::{ClusterId, ClusterSecret, Key, UnixMillis, VersionId, VolumeId};
 use space::Space;
 use std::os::fd::OwnedFd;
@@ -264,12 +264,38 @@ impl Store {
         Ok(self.inner.index.prepared(limit)?)
     }
 
-    /// Puts a damaged copy aside: it is never served again. A version that is not here is fine.
+    /// Puts a copy aside that is damaged, missing or unreadable: it is never served again, and is among the
+    /// [`Store::bad_copies`] until the master knows. Returns false where the version is not here.
     ///
     /// # Errors
     /// It cannot be moved, or the index failed.
-    pub fn quarantine(&self, key: &Key, version: VersionId, why: &str) -> Result<(), StoreError> {
+    pub fn quarantine(&self, key: &Key, version: VersionId, why: &str) -> Result<bool, StoreError> {
         self.inner.quarantine(key, version, why)
+    }
+
+    /// Copies that were put aside and that the master is to be told of now. One that has come back in the meantime
+    /// is not among them.
+    ///
+    /// # Errors
+    /// The index failed.
+    pub fn bad_copies(&self, now: UnixMillis, limit: usize) -> Result<Vec<BadCopy>, StoreError> {
+        let (mut bad, mut back) = (Vec::new(), Vec::new());
+        for copy in self.inner.index.bad(now, limit)? {
+            if self.inner.value_record(&copy.key, copy.version)?.is_some() { back.push(copy) } else { bad.push(copy) }
+        }
+        self.told(&back)?;
+        Ok(bad)
+    }
+
+    /// The master knows of these bad copies.
+    ///
+    /// # Errors
+    /// The index failed; they will be told again.
+    pub fn told(&self, copies: &[BadCopy]) -> Result<(), StoreError> {
+        if copies.is_empty() {
+            return Ok(());
+        }
+        Ok(self.inner.index.told(copies.iter().map(|c| (c.key.clone(), c.version)).collect())?)
     }
 
     /// How the store is now.
@@ -354,23 +380,31 @@ impl Inner {
         }
     }
 
-    fn quarantine(&self, key: &Key, version: VersionId, why: &str) -> Result<(), StoreError> {
-        let Some(record) = self.value_record(key, version)? else { return Ok(()) };
-        tracing::error!(%key, %version, why, "a damaged copy is put aside");
+    fn quarantine(&self, key: &Key, version: VersionId, why: &str) -> Result<bool, StoreError> {
+        let Some(record) = self.value_record(key, version)? else { return Ok(false) };
+        tracing::error!(%key, %version, volume = %self.volume, why, "a bad copy is put aside");
         // The file first: without its entry it would be taken for a new value at the next start.
         match record.place {
             Place::File { .. } => match disk::move_file(&disk::blob_path(&self.blobs, version), &self.aside(version)) {
                 Err(e) if e.is_not_found() => {}
-                other => other?,
+                other => {
+                    other?;
+                    self.quarantined.fetch_add(1, Ordering::Relaxed);
+                }
             },
-            Place::Inline => {
-                let bytes = self.index.inline(key, version)?.unwrap_or_default();
-                disk::replace_file(&self.aside(version), &bytes, 0o640)?;
-            }
+            // Its bytes are kept for people to look at; that they cannot be kept is no reason to keep the entry.
+            Place::Inline => match self.keep_inline(key, version) {
+                Ok(()) => drop(self.quarantined.fetch_add(1, Ordering::Relaxed)),
+                Err(error) => tracing::warn!(%key, %version, %error, "the bytes of a bad copy are not kept"),
+            },
         }
-        self.quarantined.fetch_add(1, Ordering::Relaxed);
-        self.index.remove(&[ReclaimItem { key: key.clone(), version, deleted: None }])?;
-        Ok(())
+        self.index.put_aside(vec![Aside { key: key.clone(), version, why: why.into() }])?;
+        Ok(true)
+    }
+
+    fn keep_inline(&self, key: &Key, version: VersionId) -> Result<(), StoreError> {
+        let bytes = self.index.inline(key, version)?.unwrap_or_default();
+        Ok(disk::replace_file(&self.aside(version), &bytes, 0o640)?)
     }
 
     /// A free name in the quarantine.

@@ -9,9 +9,8 @@ use super::{DEFAULT_KEEP_FREE_BYTES, Inner, Owner, StoreOptions};
 use crate::disk::{self, BufferPool, Context as _, Op};
 use crate::format::record::{Place, Record, ValueRecord};
 use crate::format::{FORMAT, FormatError};
-use crate::index::{self, Index, IndexError, IndexOpenError, IndexOptions};
+use crate::index::{self, Aside, Index, IndexError, IndexOpenError, IndexOptions};
 use kvdb_protocol::limits::MAX_INLINE_VALUE_BYTES;
-use kvdb_protocol::message::ReclaimItem;
 use kvdb_protocol::{Key, VersionId};
 use rustix::fs::FlockOperation;
 use std::fs::File;
@@ -149,7 +148,8 @@ fn open_index(dir: &Path, options: &StoreOptions, total: u64) -> Result<Index, O
 
 /// Holds the blob files against the index, without reading content. A file without an entry is taken in as
 /// prepared (its rename was done and its entry not, its removal was undone by a power cut, or the index is
-/// new); an entry without a file goes.
+/// new); an entry without a file goes, and the
+/// master is told.
 fn recover(blobs: &Path, quarantine: &Path, index: &Index) -> Result<(), OpenError> {
     let mut recovery = Recovery { blobs, quarantine, index, adopt: Vec::new(), missing: Vec::new(), adopted: 0, removed: 0 };
     let mut expected = index.blob_list().peekable();
@@ -178,7 +178,7 @@ struct Recovery<'a> {
     quarantine: &'a Path,
     index: &'a Index,
     adopt: Vec<(Key, VersionId, ValueRecord)>,
-    missing: Vec<ReclaimItem>,
+    missing: Vec<Aside>,
     adopted: u64,
     removed: u64,
 }
@@ -193,7 +193,7 @@ impl Recovery<'_> {
         while let Some(next) = expected.next_if(|next| next.as_ref().map_or(true, |(v, _)| before(*v))) {
             let (version, key) = next.map_err(|e| self.index_failed(&e))?;
             tracing::warn!(%key, %version, "the file of this value is missing: this volume does not have it any more");
-            self.missing.push(ReclaimItem { key, version, deleted: None });
+            self.missing.push(Aside { key, version, why: "its file is missing".into() });
             if self.missing.len() >= ADOPT_BATCH {
                 self.drop_missing()?;
             }
@@ -256,9 +256,12 @@ impl Recovery<'_> {
     }
 
     fn drop_missing(&mut self) -> Result<(), OpenError> {
-        let items = std::mem::take(&mut self.missing);
-        self.removed += items.len() as u64;
-        self.index.remove(&items).map(drop).map_err(|e| self.index_failed(&e))
+        let copies = std::mem::take(&mut self.missing);
+        if copies.is_empty() {
+            return Ok(());
+        }
+        self.removed += copies.len() as u64;
+        self.index.put_aside(copies).map(drop).map_err(|e| self.index_failed(&e))
     }
 
     fn end(mut self) -> Result<(), OpenError> {

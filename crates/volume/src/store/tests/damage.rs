@@ -122,6 +122,52 @@ fn a_copy_in_quarantine_is_kept_and_never_served_again() {
 }
 
 #[test]
+fn the_master_is_to_be_told_of_bad_copies_until_it_knows_whatever_is_restarted() {
+    let (volume, large, _) = with_value();
+    let store = volume.open();
+    let small = new_value("s", 2, None);
+    put(&store, &small, &content(50));
+    store.mark_committed(&small.key, small.version, 2).unwrap();
+    for v in [&large, &small] {
+        assert!(store.quarantine(&v.key, v.version, "a test").unwrap());
+        assert!(!store.quarantine(&v.key, v.version, "again").unwrap());
+    }
+    drop(store);
+    let store = volume.open();
+    let bad = store.bad_copies(UnixMillis(0), 10).unwrap();
+    let told: Vec<_> = bad.iter().map(|b| (&b.key, b.version, b.why.as_str())).collect();
+    assert_eq!(told, [(&large.key, large.version, "a test"), (&small.key, small.version, "a test")]);
+    assert_eq!(store.bad_copies(UnixMillis(0), 1).unwrap().len(), 1);
+    // A copy that is here again is not bad any more; another one is not forgotten by that.
+    put(&store, &large, &content(2 * SUBTREE_BYTES as usize + 100));
+    assert_eq!(store.bad_copies(UnixMillis(0), 10).unwrap(), bad[1..]);
+    store.told(&bad[1..]).unwrap();
+    drop(store);
+    assert_eq!(volume.open().bad_copies(UnixMillis(u64::MAX), 10).unwrap(), []);
+}
+
+#[test]
+fn of_a_copy_that_may_still_be_committed_the_master_is_told_when_that_is_over() {
+    let volume = Volume::new();
+    let store = volume.open();
+    let v = new_value("k", 5, None);
+    put(&store, &v, &content(50));
+    store.quarantine(&v.key, v.version, "a test").unwrap();
+    assert_eq!(store.bad_copies(UnixMillis(v.commit_by.0 - 1), 10).unwrap(), []);
+    assert_eq!(store.bad_copies(v.commit_by, 10).unwrap().len(), 1);
+}
+
+#[test]
+fn a_file_that_is_missing_at_a_start_is_told_to_the_master() {
+    let (volume, v, _) = with_value();
+    std::fs::remove_file(volume.blob(&v)).unwrap();
+    let store = volume.open();
+    assert_eq!((store.status().values, store.status().quarantined), (0, 0));
+    let bad = store.bad_copies(UnixMillis(0), 10).unwrap();
+    assert_eq!((bad.len(), &bad[0].key, bad[0].version), (1, &v.key, v.version));
+}
+
+#[test]
 fn a_blob_file_of_a_newer_format_is_not_put_aside_but_refused() {
     let (volume, v, file_len) = with_value();
     std::fs::remove_dir_all(volume.path().join("index")).unwrap();
