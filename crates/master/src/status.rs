@@ -1,6 +1,6 @@
 //! `/-/status`: the cluster at a glance, for operators and their tools.
 
-use crate::catalog::Duty;
+use crate::catalog::{CatalogError, Duty};
 use crate::node::Node;
 use http::StatusCode;
 use kvdb_server::body::{self, Response};
@@ -8,6 +8,9 @@ use serde_json::{Value, json};
 
 /// Whether reads and writes can be served now.
 pub(crate) fn ready(node: &Node) -> Result<(), String> {
+    if !node.catalog.stats().writable {
+        return Err(CatalogError::Stopped.to_string());
+    }
     let live = node.members.live();
     let duties = node.members.duties();
     let writable = live.iter().filter(|(id, l)| l.status.writable && !duties.contains_key(id)).count();
@@ -41,6 +44,7 @@ pub(crate) fn page(node: &Node) -> Response {
             "cluster": node.credentials.cluster,
             "replicas": node.replicas(),
             "ready": ready(node).is_ok(),
+            "writable": stats.writable,
             "seq": stats.seq,
             "time": node.catalog.now(),
             "volumes": volumes,

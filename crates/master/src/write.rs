@@ -1,6 +1,6 @@
 //! `PUT`, `POST` and `DELETE` of a key: tickets, and the redirect or the relay that follows.
 
-use crate::catalog::{CommitDelete, Record};
+use crate::catalog::{CatalogError, CommitDelete, Record};
 use crate::config::{LONGEST_COMMIT_WITHIN, SLOWEST_BYTES_PER_SECOND};
 use crate::members::Live;
 use crate::node::Node;
@@ -59,6 +59,7 @@ pub(crate) async fn write(
     }
     let current = node.catalog.lookup(&write.key).await.map_err(|e| e.problem())?;
     check(&write, current.as_ref())?;
+    takes_writes(node)?;
 
     let asks_first = body.expects_continue() || body.remaining() == Some(0);
     if !asks_first {
@@ -86,6 +87,11 @@ async fn drop_body(mut body: GuardedBody) -> Result<(), Problem> {
         drop(frame.map_err(Problem::from)?);
     }
     Ok(())
+}
+
+/// A catalog that is stopped refuses every commit: nobody should send a value for that.
+fn takes_writes(node: &Node) -> Result<(), Problem> {
+    if node.catalog.stats().writable { Ok(()) } else { Err(CatalogError::Stopped.problem()) }
 }
 
 /// The preconditions, on what is committed now; they are checked again at commit.
@@ -173,6 +179,7 @@ pub(crate) async fn delete(node: &Arc<Node>, request: Request, key: Key, query: 
     let record = node.catalog.lookup(&key).await.map_err(|e| e.problem())?;
     holds(&condition, record.as_ref())?;
     let record = record.ok_or_else(|| absent(&key))?;
+    takes_writes(node)?;
     let avoid = redirect::avoided(query)?;
     let Some(first) = replica(node, &record, &avoid) else {
         return delete_here(node, key, &record, condition).await;
