@@ -284,7 +284,7 @@ impl From<UncertainArg> for kvdb_master::rebuild::Uncertain {
 #[derive(ClapArgs)]
 pub struct Bench {
     /// Length of a value; K, M and G are 1024s
-    #[arg(long, default_value = "1M", value_parser = size, value_name = "BYTES")]
+    #[arg(long, default_value = "1M", value_parser = kvdb_server::args::size, value_name = "BYTES")]
     pub size: u64,
     /// Requests at a time
     #[arg(long, default_value_t = 8, value_name = "N")]
@@ -292,18 +292,6 @@ pub struct Bench {
     /// Number of values
     #[arg(long, default_value_t = 200, value_name = "N")]
     pub count: u64,
-}
-
-/// A number of bytes, with an optional K, M or G.
-fn size(text: &str) -> Result<u64, String> {
-    let (digits, unit) = match text.char_indices().last() {
-        Some((at, 'k' | 'K')) => (&text[..at], 1 << 10),
-        Some((at, 'm' | 'M')) => (&text[..at], 1 << 20),
-        Some((at, 'g' | 'G')) => (&text[..at], 1 << 30),
-        _ => (text, 1),
-    };
-    let n: u64 = digits.parse().map_err(|_| "a number of bytes, such as 65536, 64K, 1M or 1G".to_string())?;
-    n.checked_mul(unit).ok_or_else(|| "too large".into())
 }
 
 #[derive(ClapArgs)]

@@ -27,7 +27,7 @@ pub mod path {
     pub const BLOB: &str = "/-/peer/blob";
     /// Volume, `POST` [`super::Keep`] → empty 200: fetched copies that are replicas now.
     pub const KEEP: &str = "/-/peer/keep";
-    /// Volume, `POST`, empty → empty 200: begin a scrub now.
+    /// Volume, `POST` of nothing → empty 200: begin a scrub now.
     pub const SCRUB: &str = "/-/peer/scrub";
     /// Master, `POST` [`super::Bad`] → empty 200.
     pub const BAD: &str = "/-/peer/bad";
@@ -74,7 +74,7 @@ pub struct Beat {
 /// What a volume says once a second, and at once when `writable` changes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VolumeStatus {
-    /// Size of the file system, in bytes.
+    /// Size of the file system, or the volume's capacity where that is less, in bytes.
     pub total_bytes: u64,
     /// Bytes that new values may still take: free, less what is reserved and what is kept back.
     pub free_bytes: u64,

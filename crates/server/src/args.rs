@@ -140,6 +140,21 @@ pub fn listen(address: SocketAddr) -> Result<TcpListener, StartError> {
     })
 }
 
+/// A number of bytes, with an optional K, M or G.
+///
+/// # Errors
+/// It is none.
+pub fn size(text: &str) -> Result<u64, String> {
+    let (digits, unit) = match text.char_indices().last() {
+        Some((at, 'k' | 'K')) => (&text[..at], 1 << 10),
+        Some((at, 'm' | 'M')) => (&text[..at], 1 << 20),
+        Some((at, 'g' | 'G')) => (&text[..at], 1 << 30),
+        _ => (text, 1),
+    };
+    let n: u64 = digits.parse().map_err(|_| "a number of bytes, such as 65536, 64K, 1M or 1G".to_string())?;
+    n.checked_mul(unit).ok_or_else(|| "too large".into())
+}
+
 fn at_least_one(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(0) => Err("must be at least 1".into()),

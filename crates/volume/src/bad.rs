@@ -20,6 +20,9 @@ pub(crate) async fn found(node: &Node, key: &Key, version: VersionId, problem: &
     tracing::error!(%key, %version, volume = %node.volume(), error = %problem, "a copy cannot be served");
     if problem.code == ErrorCode::Corrupt {
         put_aside(node, key, version, problem.detail.clone()).await;
+    } else if problem.code == ErrorCode::Internal {
+        // It may be the disk: that is found out at once, and away from the client who waits.
+        node.scrub.suspect(key, version);
     }
 }
 

@@ -15,10 +15,13 @@ impl ClusterClock {
     }
 
     pub fn now(&self) -> UnixMillis {
-        match *self.last.read().unwrap_or_else(PoisonError::into_inner) {
-            Some((at, time)) => time.plus(at.elapsed()),
-            None => UnixMillis::now(),
-        }
+        self.told().unwrap_or_else(UnixMillis::now)
+    }
+
+    /// The cluster's time; none before a master's first beat.
+    pub fn told(&self) -> Option<UnixMillis> {
+        let last = *self.last.read().unwrap_or_else(PoisonError::into_inner);
+        last.map(|(at, time)| time.plus(at.elapsed()))
     }
 
     /// Takes the master's time. It may step back only by what messages take to arrive.
@@ -34,6 +37,7 @@ mod tests {
     #[test]
     fn the_clock_follows_the_master_and_not_the_machine() {
         let clock = ClusterClock::new();
+        assert_eq!(clock.told(), None);
         assert!(clock.now() >= UnixMillis(1_700_000_000_000));
         clock.set(UnixMillis(5_000));
         let now = clock.now();

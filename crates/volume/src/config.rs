@@ -13,6 +13,11 @@ pub const DEFAULT_MAX_UPLOADS: usize = 16;
 /// Memory for values on their way to clients, in MiB.
 pub const DEFAULT_READ_MEMORY_MIB: usize = 24;
 
+/// How long a scrub of everything takes, in seconds.
+pub const DEFAULT_SCRUB_EVERY: u64 = 7 * 24 * 3600;
+/// What the scrub reads at most, in MiB a second.
+pub const DEFAULT_SCRUB_RATE: u64 = 64;
+
 /// A kvDB volume server: stores values in a directory and serves them.
 #[derive(Parser)]
 #[command(name = "volume", version)]
@@ -29,6 +34,15 @@ pub struct Args {
     /// Bytes of the disk that new values leave free, so that index and deletes always have room.
     #[arg(long, env = "KVDB_KEEP_FREE", value_name = "BYTES")]
     pub keep_free: Option<u64>,
+    /// Bytes of values that it takes at most; K, M and G are 1024s [default: what the file system holds].
+    #[arg(long, env = "KVDB_CAPACITY", value_name = "BYTES", value_parser = kvdb_server::args::size)]
+    pub capacity: Option<u64>,
+    /// In how many seconds everything is read and checked once; 0: only when asked.
+    #[arg(long, env = "KVDB_SCRUB_EVERY", value_name = "SECONDS", default_value_t = DEFAULT_SCRUB_EVERY)]
+    pub scrub_every: u64,
+    /// What is read for that at most, in MiB a second.
+    #[arg(long, env = "KVDB_SCRUB_RATE", value_name = "MIB", default_value_t = DEFAULT_SCRUB_RATE, value_parser = clap::value_parser!(u64).range(1..))]
+    pub scrub_rate: u64,
     /// Uploads at a time; more wait, then get 503.
     #[arg(long, env = "KVDB_MAX_UPLOADS", default_value_t = DEFAULT_MAX_UPLOADS)]
     pub max_uploads: usize,
@@ -51,6 +65,12 @@ pub struct Config {
     pub public_url: Option<String>,
     /// Bytes of the disk that new values leave free; none: the store's default.
     pub keep_free: Option<u64>,
+    /// Bytes of values that it takes at most; none: what the file system holds.
+    pub capacity: Option<u64>,
+    /// In how many seconds everything is read and checked once; 0: only when asked.
+    pub scrub_every: u64,
+    /// What is read for that at most, in MiB a second.
+    pub scrub_rate_mib: u64,
     /// Uploads at a time.
     pub max_uploads: usize,
     /// Memory for values on their way to clients, in MiB.
@@ -71,6 +91,9 @@ impl Config {
             secret: None,
             public_url: None,
             keep_free: None,
+            capacity: None,
+            scrub_every: DEFAULT_SCRUB_EVERY,
+            scrub_rate_mib: DEFAULT_SCRUB_RATE,
             max_uploads: DEFAULT_MAX_UPLOADS,
             read_memory_mib: DEFAULT_READ_MEMORY_MIB,
             buffered_writes: false,
@@ -86,6 +109,9 @@ impl Config {
         config.serve = args.server.serve_options("volume");
         config.public_url = args.public_url.clone();
         config.keep_free = args.keep_free;
+        config.capacity = args.capacity;
+        config.scrub_every = args.scrub_every;
+        config.scrub_rate_mib = args.scrub_rate;
         config.max_uploads = args.max_uploads.max(1);
         config.read_memory_mib = args.read_memory;
         config.buffered_writes = args.buffered_writes;

@@ -22,6 +22,7 @@ mod peer_calls;
 mod put;
 mod range;
 mod read;
+mod scrub;
 mod service;
 mod stream;
 mod upload;
@@ -45,6 +46,7 @@ pub async fn run(listener: TcpListener, config: Config, shutdown: CancellationTo
     if let Some(bytes) = config.keep_free {
         options.keep_free_bytes = bytes;
     }
+    options.capacity_bytes = config.capacity.unwrap_or(u64::MAX);
     let store = tokio::task::spawn_blocking(move || Store::open(options)).await.context("the store could not be opened")??;
     let address = listener.local_addr().context("the listener has no address")?;
     tracing::info!(volume = %store.volume(), dir = %config.dir.display(), %address, "volume started");
@@ -52,10 +54,14 @@ pub async fn run(listener: TcpListener, config: Config, shutdown: CancellationTo
     let peers = Peers::new().context("the HTTP client could not be made")?;
     let node = Arc::new(Node::new(store, config, peers, shutdown.clone()));
     let settling = tokio::spawn(commit::settle_forever(node.clone()));
+    let scrubbing = tokio::spawn(scrub::scrub_forever(node.clone()));
     let telling = tokio::spawn(bad::tell_forever(node.clone()));
     kvdb_server::notify::ready();
-    let served = kvdb_server::serve::serve(listener, serve_options, Arc::new(service::VolumeService { node }), shutdown).await;
+    let served = kvdb_server::serve::serve(listener, serve_options, Arc::new(service::VolumeService { node }), shutdown.clone()).await;
     settling.abort();
     telling.abort();
+    // It keeps where it is before it ends.
+    shutdown.cancel();
+    scrubbing.await.ok();
     served.context("the server stopped")
 }

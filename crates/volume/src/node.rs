@@ -3,6 +3,7 @@
 use crate::clock::ClusterClock;
 use crate::config::Config;
 use crate::fetch_log::FetchLog;
+use crate::scrub::Scrub;
 use crate::store::{Store, StoreError};
 use crate::used::UsedTickets;
 use kvdb_protocol::limits::MAX_REPLICAS;
@@ -36,6 +37,7 @@ pub(crate) struct Node {
     pub settle_soon: Notify,
     /// Wakes the telling of bad copies.
     pub tell_soon: Notify,
+    pub scrub: Scrub,
     /// The volume is to stop: streams that have no end of their own end now.
     pub stopping: CancellationToken,
     membership: RwLock<Option<Membership>>,
@@ -68,6 +70,7 @@ impl Node {
         Self {
             uploads: (0..MAX_REPLICAS).map(|_| Arc::new(Semaphore::new(config.max_uploads))).collect(),
             read_memory: Arc::new(Semaphore::new(config.read_memory_kib())),
+            scrub: Scrub::open(&config.dir, store.volume()),
             store: Arc::new(store),
             config,
             peers,

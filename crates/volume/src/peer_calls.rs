@@ -4,7 +4,7 @@ use crate::node::{Membership, Node};
 use bytes::Bytes;
 use http::StatusCode;
 use kvdb_protocol::limits::{MAX_PEER_BATCH, MAX_PEER_BODY_BYTES};
-use kvdb_protocol::message::{Adopt, Beat, EntriesPage, Identity, Reclaim, ScrubStatus, VolumeStatus};
+use kvdb_protocol::message::{Adopt, Beat, EntriesPage, Identity, Reclaim, VolumeStatus};
 use kvdb_protocol::{ClusterSecret, ErrorCode, Problem};
 use kvdb_server::body::{self, Response};
 use kvdb_server::duplex::{self, LineReader, channel, line};
@@ -111,7 +111,7 @@ async fn now(node: &Node) -> VolumeStatus {
             writable: s.writable,
             reason: s.reason,
             quarantined: s.quarantined,
-            scrub: ScrubStatus::default(),
+            scrub: node.scrub.status(s.used_bytes),
         },
         Err(e) => VolumeStatus { writable: false, reason: Some(format!("the status cannot be read: {e}")), ..VolumeStatus::default() },
     }
@@ -130,6 +130,19 @@ pub(crate) async fn reclaim(node: &Arc<Node>, mut request: Request) -> Result<Re
     let mut versions = message.versions;
     versions.retain(|item| !log.outdates(item.version, message.sent));
     node.with_store(move |s| s.remove(&versions)).await?;
+    Ok(body::json(StatusCode::OK, &()))
+}
+
+/// Begins a scrub of everything now.
+pub(crate) async fn scrub(node: &Arc<Node>, mut request: Request) -> Result<Response, Problem> {
+    let bytes = read_all(request.body_mut(), MAX_PEER_BODY_BYTES).await?;
+    let (head, _) = request.into_parts();
+    node.membership()?.credentials.verify(&head, node.volume(), Some(&bytes))?;
+    node.scrub.ask();
+    let asked = node.clone();
+    // Kept before it is promised.
+    let kept = tokio::task::spawn_blocking(move || asked.scrub.save()).await;
+    kept.map_err(|e| Problem::new(ErrorCode::Internal, format!("a storage task failed: {e}")))?;
     Ok(body::json(StatusCode::OK, &()))
 }
 

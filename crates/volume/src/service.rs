@@ -50,6 +50,7 @@ impl VolumeService {
             (&Method::POST, path::CHAIN) => chain::receive(&self.node, request, query).await,
             (&Method::POST, path::RECLAIM) => peer_calls::reclaim(&self.node, request).await,
             (&Method::GET, path::ENTRIES) => peer_calls::entries(&self.node, request, query).await,
+            (&Method::POST, path::SCRUB) => peer_calls::scrub(&self.node, request).await,
             (&Method::POST, path::FETCH) => fetch::fetch(&self.node, request).await,
             (&Method::GET, path::BLOB) => fetch::blob(&self.node, request, query).await,
             (&Method::POST, path::KEEP) => fetch::keep(&self.node, request).await,

@@ -1,10 +1,12 @@
 //! The only file I/O of a volume, apart from its index: synchronous, on `std::fs` and rustix.
 
 mod buffer;
+mod direct;
 mod walk;
 mod writer;
 
 pub use buffer::{AlignedBuffer, BLOCK_BYTES, BUFFER_BYTES, BufferPool};
+pub use direct::DiskReader;
 pub use walk::{blob_dirs, blob_path, list, list_blobs};
 pub use writer::BlobWriter;
 
@@ -103,9 +105,24 @@ impl DiskError {
         matches!(self.source.raw_os_error().map(Errno::from_raw_os_error), Some(Errno::MFILE | Errno::NFILE))
     }
 
+    /// Whether the disk fails there, or holds something else than a file: trying again is of no use.
+    pub fn is_unreadable(&self) -> bool {
+        is_unreadable(&self.source)
+    }
+
     /// Whether the directory takes no writes.
     pub fn is_read_only(&self) -> bool {
         matches!(self.source.kind(), io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied)
+    }
+}
+
+/// Whether an error tells of the disk's state, and not of the system's or the process's.
+pub fn is_unreadable(e: &io::Error) -> bool {
+    const FAILING: [Errno; 7] = [Errno::IO, Errno::UCLEAN, Errno::BADMSG, Errno::NODATA, Errno::REMOTEIO, Errno::ILSEQ, Errno::LOOP];
+    match e.raw_os_error() {
+        Some(code) => FAILING.contains(&Errno::from_raw_os_error(code)),
+        // What `open_regular` says of what is no file.
+        None => e.kind() == io::ErrorKind::InvalidInput,
     }
 }
 

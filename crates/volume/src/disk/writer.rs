@@ -136,7 +136,7 @@ impl Drop for BlobWriter {
     }
 }
 
-fn set_direct(file: &File, on: bool) -> rustix::io::Result<()> {
+pub(super) fn set_direct(file: &File, on: bool) -> rustix::io::Result<()> {
     let flags = rustix::fs::fcntl_getfl(file)?;
     let flags = if on { flags | OFlags::DIRECT } else { flags - OFlags::DIRECT };
     rustix::fs::fcntl_setfl(file, flags)

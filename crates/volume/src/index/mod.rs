@@ -10,7 +10,9 @@ pub use tables::Counters;
 
 use crate::disk::{self, DiskError};
 use crate::format::FormatError;
-use crate::format::record::{Record, ValueRecord, entry_key, parse_bad_row, parse_blob_list_key, parse_entry_key, parse_time_list_key};
+use crate::format::record::{
+    Record, ValueRecord, blob_list_key, entry_key, parse_bad_row, parse_blob_list_key, parse_entry_key, parse_time_list_key,
+};
 use bytes::Bytes;
 use committer::{Committer, Op};
 use kvdb_protocol::message::{BadCopy, Entry, ReclaimItem, SettleItem};
@@ -47,6 +49,9 @@ pub enum IndexError {
     /// A read failed.
     #[error("the index cannot be read: {0}; check the disk and start the volume again")]
     Read(String),
+    /// What was to be read is damaged.
+    #[error("the index is damaged where it was read: {0}")]
+    Unreadable(String),
     /// A record cannot be understood.
     #[error("the index holds a damaged record: {0}; stop the volume, move its directory `index` away and start it again")]
     Damaged(#[from] FormatError),
@@ -60,7 +65,7 @@ pub enum IndexError {
 
 impl From<fjall::Error> for IndexError {
     fn from(e: fjall::Error) -> Self {
-        Self::Read(e.to_string())
+        if tables::tells_of_damage(&e) { Self::Unreadable(e.to_string()) } else { Self::Read(e.to_string()) }
     }
 }
 
@@ -113,7 +118,7 @@ impl Index {
     }
 
     /// Numbers of what it holds.
-    pub fn counters(&self) -> &Counters {
+    pub fn counters(&self) -> &Arc<Counters> {
         &self.counters
     }
 
@@ -212,6 +217,14 @@ impl Index {
     /// It is not noted.
     pub fn told(&self, copies: Vec<(Key, VersionId)>) -> Result<(), IndexError> {
         self.committer.run(Op::Told { copies }).map(drop)
+    }
+
+    /// Whether a version should have a blob file.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn has_blob(&self, version: VersionId) -> Result<bool, IndexError> {
+        Ok(self.tables.blobs.contains_key(blob_list_key(version))?)
     }
 
     /// Entries in order of key and version, after a cursor that an earlier call gave.

@@ -189,6 +189,17 @@ fn classify(error: fjall::Error) -> IndexOpenError {
     }
 }
 
+/// Whether a read failed because of what is on the disk, and not because the system was short of something.
+pub fn tells_of_damage(error: &fjall::Error) -> bool {
+    match error {
+        fjall::Error::Io(e) | fjall::Error::Storage(fjall::LsmError::Io(e)) => {
+            crate::disk::is_unreadable(e) || matches!(e.kind(), ErrorKind::UnexpectedEof | ErrorKind::InvalidData)
+        }
+        fjall::Error::Storage(_) => true,
+        _ => false,
+    }
+}
+
 /// Whether an I/O error tells of files that are missing or cut, rather than of the system's state.
 fn is_damage(e: &std::io::Error) -> bool {
     matches!(e.kind(), ErrorKind::NotFound | ErrorKind::UnexpectedEof | ErrorKind::InvalidData | ErrorKind::Other)

@@ -4,6 +4,7 @@
 //! [`Store::begin`] → [`Staged::write`] … → [`Staged::finish`] (durable, prepared) → [`Store::mark_committed`],
 //! or [`Store::remove`].
 
+mod check;
 mod dirs;
 mod error;
 mod identity;
@@ -13,6 +14,7 @@ mod space;
 mod staged;
 mod stored;
 
+pub use check::{Check, Step};
 pub use error::{OpenError, ReadError, StoreError};
 pub use identity::{IDENTITY_FILE, SECRET_FILE};
 pub use staged::Staged;
@@ -52,6 +54,8 @@ pub struct StoreOptions {
     /// New values are refused where they would leave less than this free, in bytes: index, deletes and
     /// tombstones need room too. The default shrinks to a twentieth of a small file system.
     pub keep_free_bytes: u64,
+    /// Bytes of values that it takes at most.
+    pub capacity_bytes: u64,
     /// Largest value that lives in the index, in bytes; at most 64 KiB.
     pub max_inline_bytes: u64,
     /// Block cache of the index, in bytes.
@@ -67,6 +71,7 @@ impl StoreOptions {
             dir: dir.into(),
             direct_io: true,
             keep_free_bytes: DEFAULT_KEEP_FREE_BYTES,
+            capacity_bytes: u64::MAX,
             max_inline_bytes: MAX_INLINE_VALUE_BYTES,
             index_cache_bytes: DEFAULT_INDEX_CACHE_BYTES,
             tombstone_keep: DEFAULT_TOMBSTONE_KEEP,
@@ -98,7 +103,7 @@ pub struct NewValue {
 /// How a store is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoreStatus {
-    /// Size of the file system, in bytes.
+    /// Size of the file system, or the capacity where that is less, in bytes.
     pub total_bytes: u64,
     /// Bytes that new values may still take.
     pub free_bytes: u64,
@@ -296,6 +301,12 @@ impl Store {
             return Ok(());
         }
         Ok(self.inner.index.told(copies.iter().map(|c| (c.key.clone(), c.version)).collect())?)
+    }
+
+    /// Number of the values that are here, and their bytes.
+    pub fn held(&self) -> (u64, u64) {
+        let counters = self.inner.index.counters();
+        (counters.values(), counters.bytes())
     }
 
     /// How the store is now.

@@ -45,11 +45,13 @@ pub(super) fn open(mut options: StoreOptions) -> Result<Inner, OpenError> {
     let index = open_index(&sub("index"), &options, total)?;
     recover(&blobs, &quarantine, &index)?;
     let quarantined = disk::list(&quarantine)?.len() as u64;
+    let counters = Arc::clone(index.counters());
+    let space = Space::new(options.dir.clone(), options.keep_free_bytes).with_capacity(options.capacity_bytes, move || counters.bytes());
     // A secret without a cluster is what an adoption left that was cut off: it does not count.
     let secret = if identity.cluster.is_some() { identity::read_secret(&options.dir)? } else { None };
 
     Ok(Inner {
-        space: Space::new(options.dir.clone(), options.keep_free_bytes),
+        space: Arc::new(space),
         dirs: BlobDirs::new(blobs.clone()),
         buffers: Arc::new(BufferPool::default()),
         quarantined: AtomicU64::new(quarantined),

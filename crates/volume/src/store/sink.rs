@@ -22,14 +22,23 @@ pub struct FileSink {
     promise: Reservation,
     /// Up to where room is promised or taken, in bytes of the file.
     room_to: u64,
+    /// Bytes of the value that are counted against the capacity.
+    counted: u64,
 }
 
 impl FileSink {
-    /// Makes the file, with room for `room` bytes. Without room there is no trace of it.
-    pub fn create(path: PathBuf, direct: bool, room: u64, space: &Arc<Space>, buffers: &Arc<BufferPool>) -> Result<Self, StoreError> {
-        let promise = space.reserve(room)?;
+    /// Makes the file, with room for `room` bytes, for a value of at least `len`. Without room there is no trace of it.
+    pub fn create(
+        path: PathBuf,
+        direct: bool,
+        room: u64,
+        len: u64,
+        space: &Arc<Space>,
+        buffers: &Arc<BufferPool>,
+    ) -> Result<Self, StoreError> {
+        let promise = space.reserve(room, len)?;
         let writer = BlobWriter::create(path, direct)?;
-        let mut sink = Self { writer, buffer: buffers.take(), filled: 0, space: Arc::clone(space), promise, room_to: 0 };
+        let mut sink = Self { writer, buffer: buffers.take(), filled: 0, space: Arc::clone(space), promise, room_to: 0, counted: len };
         sink.take_room(room)?;
         Ok(sink)
     }
@@ -45,6 +54,7 @@ impl FileSink {
             if self.filled == BUFFER_BYTES {
                 hasher.update(self.waiting());
                 let need = hasher.len();
+                self.count(need)?;
                 if need > self.room_to {
                     // As much again as there is, so that a long value asks seldom and a short one takes little.
                     self.ensure_room(need + need.clamp(MIN_STEP_BYTES, MAX_STEP_BYTES))?;
@@ -56,9 +66,10 @@ impl FileSink {
         Ok(())
     }
 
-    /// Writes what waits and then the footer, and gives the file out to be published. `content_len` is the
-    /// length of all content, which is hashed already.
-    pub fn end(mut self, content_len: u64, footer: &[u8]) -> Result<BlobWriter, StoreError> {
+    /// Writes what waits and then the footer, and gives the file out to be published, with what is to be kept until it
+    /// is in the index. `content_len` is the length of all content, which is hashed already.
+    pub fn end(mut self, content_len: u64, footer: &[u8]) -> Result<(BlobWriter, Reservation), StoreError> {
+        self.count(content_len)?;
         self.ensure_room(content_len + footer.len() as u64)?;
         let mut rest = footer;
         while !rest.is_empty() {
@@ -69,7 +80,7 @@ impl FileSink {
         }
         self.write()?;
         debug_assert_eq!(self.writer.written(), content_len + footer.len() as u64);
-        Ok(self.writer)
+        Ok((self.writer, self.promise))
     }
 
     /// Copies as much as fits into the buffer; what does not comes back.
@@ -89,10 +100,19 @@ impl FileSink {
         Ok(())
     }
 
+    /// Counts `len` bytes of the value against the capacity, or fails.
+    fn count(&mut self, len: u64) -> Result<(), StoreError> {
+        if len > self.counted {
+            self.promise.add(self.space.reserve(0, len - self.counted)?);
+            self.counted = len;
+        }
+        Ok(())
+    }
+
     /// Has room for `bytes` of the file, or fails.
     fn ensure_room(&mut self, bytes: u64) -> Result<(), StoreError> {
         if bytes > self.room_to {
-            self.promise.add(self.space.reserve(bytes - self.room_to)?);
+            self.promise.add(self.space.reserve(bytes - self.room_to, 0)?);
             self.take_room(bytes)?;
         }
         Ok(())

@@ -42,9 +42,13 @@ impl Staged {
         }
         let max_inline = store.options.max_inline_bytes;
         let sink = match value.len {
-            Some(len) if len > max_inline => Sink::File(start_file(&store, &value, len + max_overhead(len))?),
+            Some(len) if len > max_inline => Sink::File(start_file(&store, &value, len + max_overhead(len), len)?),
             // It goes to the disk twice: into the journal, and later into a table.
-            len => Sink::Memory(Vec::new(), store.space.reserve(2 * len.unwrap_or(max_inline) + INLINE_OVERHEAD_BYTES)?),
+            len => {
+                // Of one whose length is not known the capacity is asked when it is.
+                let room = 2 * len.unwrap_or(max_inline) + INLINE_OVERHEAD_BYTES;
+                Sink::Memory(Vec::new(), store.space.reserve(room, len.unwrap_or(0))?)
+            }
         };
         Ok(Self { store, value, hasher: TreeHasher::new(), sink })
     }
@@ -82,7 +86,7 @@ impl Staged {
             }
             // Of unknown length, and too large for the index.
             let room = FIRST_ROOM_BYTES.min(self.value.max_len) + max_overhead(0);
-            let mut file = start_file(&self.store, &self.value, room)?;
+            let mut file = start_file(&self.store, &self.value, room, after)?;
             file.take(small, &mut self.hasher)?;
             self.sink = Sink::File(file);
         }
@@ -104,7 +108,15 @@ impl Staged {
         let Self { store, value, hasher, sink } = self;
         store.check_writable()?;
         let finished = match sink {
-            Sink::Memory(bytes, _promise) => finish_inline(&store, &value, hasher, bytes),
+            Sink::Memory(bytes, promise) => {
+                // The rest of what it counts against the capacity.
+                let rest = if value.len.is_none() { bytes.len() as u64 } else { 0 };
+                store.space.reserve(0, rest).and_then(|_rest| {
+                    let finished = finish_inline(&store, &value, hasher, bytes);
+                    drop(promise);
+                    finished
+                })
+            }
             Sink::File(file) => finish_file(&store, &value, hasher, file),
         };
         if let Err(e) = &finished {
@@ -114,10 +126,10 @@ impl Staged {
     }
 }
 
-fn start_file(store: &Inner, value: &NewValue, room: u64) -> Result<FileSink, StoreError> {
+fn start_file(store: &Inner, value: &NewValue, room: u64, len: u64) -> Result<FileSink, StoreError> {
     let n = store.temporary.fetch_add(1, Ordering::Relaxed);
     let path = store.tmp.join(format!("{}-{n}", value.version));
-    FileSink::create(path, store.options.direct_io, room, &store.space, &store.buffers)
+    FileSink::create(path, store.options.direct_io, room, len, &store.space, &store.buffers)
 }
 
 fn finish_inline(store: &Inner, value: &NewValue, mut hasher: TreeHasher, bytes: Vec<u8>) -> Result<Prepared, StoreError> {
@@ -129,7 +141,7 @@ fn finish_inline(store: &Inner, value: &NewValue, mut hasher: TreeHasher, bytes:
 fn finish_file(store: &Inner, value: &NewValue, mut hasher: TreeHasher, file: FileSink) -> Result<Prepared, StoreError> {
     hasher.update(file.waiting());
     let tree = hasher.finish();
-    let mut writer = file.end(tree.len, &footer(value, &tree).encode()?)?;
+    let (mut writer, _promise) = file.end(tree.len, &footer(value, &tree).encode()?)?;
     let path = store.dirs.path_for(value.version)?;
     let place = Place::File { file_len: writer.written() };
     match writer.publish(&path) {

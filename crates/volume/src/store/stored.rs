@@ -98,17 +98,10 @@ impl Stored {
     /// # Errors
     /// As of [`Stored::read_subtree`].
     pub(super) fn verify(&self) -> Result<u64, ReadError> {
-        if let Source::File { file, path, file_len, .. } = &self.source {
-            let footer = self.footer(file, path, *file_len)?;
-            let e = &self.entry;
-            let agrees = footer.key == e.key
-                && footer.content_type == e.content_type
-                && footer.modified == e.modified
-                && footer.expires == e.expires
-                && footer.replicas == e.replicas;
-            if !agrees {
-                return Err(self.corrupt("the footer, which differs from the index".into()));
-            }
+        if let Source::File { file, path, file_len, .. } = &self.source
+            && !agrees(&self.footer(file, path, *file_len)?, &self.entry)
+        {
+            return Err(self.corrupt("the footer, which differs from the index".into()));
         }
         for index in 0..self.subtree_count() {
             self.read_subtree(index)?;
@@ -161,6 +154,16 @@ impl Stored {
     fn corrupt(&self, place: String) -> ReadError {
         ReadError::Corrupt { version: self.entry.version, place }
     }
+}
+
+/// Whether a footer says what the index says.
+pub(super) fn agrees(footer: &Footer, e: &ValueEntry) -> bool {
+    (footer.version, footer.len, footer.hash) == (e.version, e.len, e.hash)
+        && footer.key == e.key
+        && footer.content_type == e.content_type
+        && footer.modified == e.modified
+        && footer.expires == e.expires
+        && footer.replicas == e.replicas
 }
 
 /// Why a footer cannot be had.

@@ -1,5 +1,7 @@
 //! What the store promises, each fact a test.
 
+mod at_rest;
+mod capacity;
 mod crash;
 mod damage;
 mod lifecycle;

@@ -137,7 +137,7 @@ fn values_for_which_there_is_no_room_are_refused_at_once_or_when_it_runs_out() {
     // A file system that fills up: a megabyte less at every question.
     let left = AtomicU64::new(64 * MIB as u64);
     let ask = move || Ok(crate::disk::Room { total: 1 << 30, available: left.fetch_sub(MIB as u64, Ordering::Relaxed) });
-    Arc::get_mut(&mut store.inner).unwrap().space = Space::asking(Box::new(ask), 0);
+    Arc::get_mut(&mut store.inner).unwrap().space = Arc::new(Space::asking(Box::new(ask), 0));
     let huge = NewValue { max_len: u64::MAX, ..new_value("k", 1, Some(300 * MIB as u64)) };
     assert!(matches!(store.begin(huge), Err(StoreError::NoSpace { .. })));
     let mut staged = store.begin(new_value("k", 2, None)).unwrap();
