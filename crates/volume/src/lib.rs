@@ -35,8 +35,12 @@ use crate::store::{Store, StoreOptions};
 use anyhow::Context as _;
 use kvdb_server::peer::Peers;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+
+/// How long a stop waits for the scrub to keep where it is.
+const SCRUB_STOP: Duration = Duration::from_secs(3);
 
 /// Runs a volume on `listener` until `shutdown` is cancelled and the requests in flight have ended.
 pub async fn run(listener: TcpListener, config: Config, shutdown: CancellationToken) -> anyhow::Result<()> {
@@ -60,8 +64,8 @@ pub async fn run(listener: TcpListener, config: Config, shutdown: CancellationTo
     let served = kvdb_server::serve::serve(listener, serve_options, Arc::new(service::VolumeService { node }), shutdown.clone()).await;
     settling.abort();
     telling.abort();
-    // It keeps where it is before it ends.
+    // It keeps where it is before it ends; a disk that hangs must not hold up the stop.
     shutdown.cancel();
-    scrubbing.await.ok();
+    tokio::time::timeout(SCRUB_STOP, scrubbing).await.ok();
     served.context("the server stopped")
 }

@@ -40,6 +40,8 @@ pub(crate) struct Scrub {
     dir: PathBuf,
     volume: VolumeId,
     state: Mutex<State>,
+    /// What the file says.
+    kept: Mutex<State>,
     suspects: Mutex<VecDeque<(Key, VersionId)>>,
     wake: Notify,
 }
@@ -48,7 +50,8 @@ impl Scrub {
     /// Goes on from what was kept.
     pub fn open(dir: &Path, volume: VolumeId) -> Self {
         let state = State::read(dir, volume);
-        Self { dir: dir.into(), volume, state: Mutex::new(state), suspects: Mutex::default(), wake: Notify::new() }
+        let kept = Mutex::new(state.clone());
+        Self { dir: dir.into(), volume, state: Mutex::new(state), kept, suspects: Mutex::default(), wake: Notify::new() }
     }
 
     /// Has a pass begin now.
@@ -70,11 +73,17 @@ impl Scrub {
         lock(&self.state).status(of_bytes)
     }
 
-    /// Keeps where it is. To be called where blocking is allowed.
+    /// Keeps where it is, if that has changed. To be called where blocking is allowed.
     pub fn save(&self) {
+        // One at a time: they would write to the same temporary file.
+        let mut kept = lock(&self.kept);
         let state = lock(&self.state).clone();
-        if let Err(error) = state.write(&self.dir, self.volume) {
-            tracing::warn!(%error, "where the scrub is cannot be kept: after a restart it goes on from an earlier place");
+        if *kept == state {
+            return;
+        }
+        match state.write(&self.dir, self.volume) {
+            Ok(()) => *kept = state,
+            Err(error) => tracing::warn!(%error, "where the scrub is cannot be kept: after a restart it goes on from an earlier place"),
         }
     }
 }
