@@ -1,11 +1,15 @@
 //! The command line.
 
+mod catalog;
+
 use clap::{Args as ClapArgs, Parser, Subcommand};
 use kvdb_client::{Client, ContentHash, Key};
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 use std::time::Duration;
+
+pub use catalog::{Catalog, CatalogOrder, Export, Fsck, Import};
 
 const EXIT_CODES: &str = "Exit codes: 0 done, 1 error, 2 usage, 4 no such key, 5 failed but worth another try, 130 interrupted.";
 
@@ -71,6 +75,10 @@ pub enum Command {
     Stat(Stat),
     /// Make a new catalog for a master from what the volumes hold, when its directory is lost
     Rebuild(Rebuild),
+    /// Save the catalog of a running master to a file, or make a new one of such a file
+    Catalog(Catalog),
+    /// Compare the catalog with what the volumes hold
+    Fsck(Fsck),
     /// Show the cluster; add, drain and remove volumes; have copies checked
     Cluster(Cluster),
     /// Measure puts, gets and deletes; the values are deleted again

@@ -2,8 +2,10 @@
 
 use crate::args::{Common, SecretArgs};
 use anyhow::{Context as _, bail};
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt as _};
 use kvdb_protocol::operator::{Asked, NO_VOLUME};
-use kvdb_protocol::{ClusterId, ClusterSecret, UnixMillis};
+use kvdb_protocol::{ClusterId, ClusterSecret, UnixMillis, VolumeId};
 use kvdb_server::peer::{Credentials, Destination, PeerError, Peers};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -76,6 +78,27 @@ impl Operator {
             Err(PeerError::Refused { problem, .. }) => bail!("{problem}"),
             other => Ok(other?),
         }
+    }
+
+    /// Asks a volume for something, as its master would.
+    pub async fn get_from<A: DeserializeOwned>(&self, address: &str, volume: VolumeId, target: &str) -> Result<A, PeerError> {
+        self.peers.get(Some(&self.credentials), Destination { address, volume, target }, TIMEOUT).await
+    }
+
+    /// Tells the master something in the place of a volume.
+    pub async fn tell_as(&self, volume: VolumeId, target: &str, message: &impl Serialize) -> Result<(), PeerError> {
+        self.peers.post(&self.credentials, Destination { address: &self.address, volume, target }, message, TIMEOUT).await
+    }
+
+    /// Asks for something that comes as a stream of bytes.
+    pub async fn stream<A: Serialize>(&self, target: &str, ask: &A) -> anyhow::Result<impl Stream<Item = anyhow::Result<Bytes>> + use<A>> {
+        let now = self.status::<Status>().await?.time;
+        let to = Destination { address: &self.address, volume: NO_VOLUME, target };
+        let body = match self.peers.post_for_stream(&self.credentials, to, &Asked { at: now, ask }, TIMEOUT).await {
+            Err(PeerError::Refused { problem, .. }) => bail!("{problem}"),
+            other => other?,
+        };
+        Ok(http_body_util::BodyDataStream::new(body).map(|part| part.context("the answer broke off")))
     }
 }
 

@@ -1,7 +1,7 @@
 //! What the master answers to which request.
 
 use crate::node::Node;
-use crate::{list, orders, peer_calls, read, status, write};
+use crate::{export, list, orders, peer_calls, read, status, write};
 use http::{HeaderValue, Method, header};
 use kvdb_protocol::message::path;
 use kvdb_protocol::operator;
@@ -50,6 +50,10 @@ impl MasterService {
             (&Method::POST, path::COMMIT) => peer_calls::commit(&self.node, request).await,
             (&Method::POST, path::BAD) => peer_calls::bad(&self.node, request).await,
             (&Method::POST, operator::path::ORDER) => orders::order(&self.node, request).await,
+            (&Method::POST, operator::path::EXPORT) => export::export(&self.node, request).await,
+            (&Method::POST, operator::path::RECORDS) => export::records(&self.node, request).await,
+            (&Method::POST, operator::path::LOOK) => export::look(&self.node, request).await,
+            (&Method::POST, operator::path::UNWANTED) => export::unwanted(&self.node, request).await,
             (&Method::POST, path::SETTLE) => peer_calls::settle(&self.node, request).await,
             _ => Err(Problem::new(ErrorCode::BadKey, "keys beginning with '-/' are reserved, and the master has no such page")),
         }

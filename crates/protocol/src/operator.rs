@@ -10,10 +10,14 @@ use std::time::Duration;
 pub mod path {
     /// `POST` [`super::Asked`] of [`super::Order`] → a report as JSON.
     pub const ORDER: &str = "/-/operator/order";
-    /// `POST` [`super::Asked`] of nothing → the catalog, line by line.
+    /// `POST` [`super::Asked`] of nothing (`null`) → the catalog, line by line.
     pub const EXPORT: &str = "/-/operator/export";
-    /// `POST` [`super::Asked`] of records → what became of each.
-    pub const IMPORT: &str = "/-/operator/import";
+    /// `POST` [`super::Asked`] of where to begin → a page of records.
+    pub const RECORDS: &str = "/-/operator/records";
+    /// `POST` [`super::Asked`] of a key and copies of it → its record, and which of them are to be removed.
+    pub const LOOK: &str = "/-/operator/look";
+    /// `POST` [`super::Asked`] of copies that no record names → what becomes of each.
+    pub const UNWANTED: &str = "/-/operator/unwanted";
 }
 
 /// How far the time of a call may be from the master's: a call that was overheard is of no use later.

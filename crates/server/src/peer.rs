@@ -203,6 +203,26 @@ impl Peers {
         answered(to, request, head_timeout).await
     }
 
+    /// `POST` of JSON, answered with a stream of bytes. Returns once the head of the answer is there, which must be within
+    /// `head_timeout`.
+    pub async fn post_for_stream(
+        &self,
+        credentials: &Credentials,
+        to: Destination<'_>,
+        message: &impl Serialize,
+        head_timeout: Duration,
+    ) -> Result<reqwest::Body, PeerError> {
+        let body = Bytes::from(serde_json::to_vec(message).map_err(|e| broken(to, &e))?);
+        let request = self
+            .http
+            .post(url(to))
+            .header(VOLUME_HEADER, to.volume.to_string())
+            .header(PEER_HEADER, signature(credentials, &Method::POST, to, Some(&body)))
+            .header(http::header::CONTENT_TYPE, "application/json")
+            .body(body);
+        answered(to, request, head_timeout).await
+    }
+
     /// `POST` of a stream, answered with a stream that flows at the same time. Returns once the head of the
     /// answer is there.
     pub async fn stream(

@@ -1,7 +1,9 @@
 //! The commands, one a file.
 
 mod bench;
+mod catalog;
 mod cluster;
+mod fsck;
 mod get;
 mod health;
 mod ls;
@@ -33,6 +35,8 @@ async fn client_command(common: &Common, command: Command) -> anyhow::Result<()>
             Command::Ls(a) => ls::run(common, a).await,
             Command::Stat(a) => stat::run(common, &a).await,
             Command::Rebuild(a) => rebuild::run(common, a).await,
+            Command::Catalog(a) => catalog::run(common, a).await,
+            Command::Fsck(a) => fsck::run(common, a).await,
             Command::Cluster(a) => cluster::run(common, a).await,
             Command::Bench(a) => bench::run(common, a).await,
             Command::Health(a) => health::run(common, a).await,

@@ -10,6 +10,7 @@ use super::error::CatalogError;
 use super::keyspace;
 use super::placing::{self, Duty, Placed, SetReplicas};
 use super::record::{State, VolumeEntry, decode, encode};
+use super::unwanted::{self, Unlisted, Unwanted};
 use super::view::{View, epoch};
 use kvdb_protocol::message::{CommitAnswer, Outcome, SettleItem};
 use kvdb_protocol::{VersionId, VolumeId};
@@ -49,6 +50,7 @@ pub(super) enum Op {
     Volume(VolumeId, String, Reply<()>),
     SetReplicas(SetReplicas, Reply<Placed>),
     Duty(VolumeId, Option<Duty>, Reply<()>),
+    Unwanted(Vec<Unwanted>, Reply<Vec<Unlisted>>),
     /// An address is listed, or no longer.
     Listed(String, bool, Reply<()>),
     /// Whether there is more to forget.
@@ -62,6 +64,7 @@ enum Answer {
     Commit(Reply<CommitAnswer>, CommitAnswer),
     Settle(Reply<Vec<Outcome>>, Vec<Outcome>),
     Placed(Reply<Placed>, Placed),
+    Unlisted(Reply<Vec<Unlisted>>, Vec<Unlisted>),
     More(Reply<bool>, bool),
     Done(Reply<()>),
 }
@@ -171,6 +174,7 @@ impl Committer {
             return Ok(());
         }
         let gate = core.gate.blocking_write();
+        core.snapshot.keep(core.engine.as_ref(), &batch);
         core.in_flight.begin(before);
         match apply(core.engine.as_ref(), &batch) {
             Ok(()) => {
@@ -255,6 +259,7 @@ fn decide_one(view: &mut View<'_>, engine: &dyn Engine, now: &Now, op: Op) -> Op
             ready(done, reply, |reply, ()| Answer::Done(reply))
         }
         Op::SetReplicas(change, reply) => ready(placing::set_replicas(view, now, &change), reply, Answer::Placed),
+        Op::Unwanted(copies, reply) => ready(copies.iter().map(|u| unwanted::remove(view, now, u)).collect(), reply, Answer::Unlisted),
         Op::Duty(id, duty, reply) => {
             let done = need_room(now).and_then(|()| placing::set_duty(view, id, duty));
             ready(done, reply, |reply, ()| Answer::Done(reply))
@@ -304,6 +309,7 @@ impl Op {
             Self::Put(_, r) | Self::Delete(_, r) => r.send(Err(error())).is_err(),
             Self::Settle(_, _, r) => r.send(Err(error())).is_err(),
             Self::SetReplicas(_, r) => r.send(Err(error())).is_err(),
+            Self::Unwanted(_, r) => r.send(Err(error())).is_err(),
             Self::ForgetReclaim(_, r) => r.send(Err(error())).is_err(),
             Self::ReclaimDone(_, _, r) | Self::Volume(_, _, r) | Self::Duty(_, _, r) | Self::Listed(_, _, r) | Self::Close(r) => {
                 r.send(Err(error())).is_err()
@@ -319,6 +325,7 @@ impl Answer {
             Self::Commit(r, a) => r.send(Ok(a)).is_err(),
             Self::Settle(r, a) => r.send(Ok(a)).is_err(),
             Self::Placed(r, a) => r.send(Ok(a)).is_err(),
+            Self::Unlisted(r, a) => r.send(Ok(a)).is_err(),
             Self::More(r, a) => r.send(Ok(a)).is_err(),
             Self::Done(r) => r.send(Ok(())).is_err(),
         };
@@ -329,6 +336,7 @@ impl Answer {
             Self::Commit(r, _) => r.send(Err(error)).is_err(),
             Self::Settle(r, _) => r.send(Err(error)).is_err(),
             Self::Placed(r, _) => r.send(Err(error)).is_err(),
+            Self::Unlisted(r, _) => r.send(Err(error)).is_err(),
             Self::More(r, _) => r.send(Err(error)).is_err(),
             Self::Done(r) => r.send(Err(error)).is_err(),
         };

@@ -6,6 +6,7 @@ use super::error::CatalogError;
 use super::inflight::{InFlight, Seen};
 use super::keyspace;
 use super::record::{ReclaimEntry, Record, State, VolumeEntry, decode};
+use super::snapshot::Snapshot;
 use kvdb_protocol::message::ReclaimItem;
 use kvdb_protocol::{Key, VolumeId};
 use std::collections::BTreeMap;
@@ -27,6 +28,7 @@ pub(super) struct Core {
     /// A batch failed: no more are taken.
     pub(super) stopped: AtomicBool,
     pub(super) floor: u64,
+    pub(super) snapshot: Snapshot,
     numbers: Mutex<Numbers>,
 }
 
@@ -47,6 +49,7 @@ impl Core {
             gate: Arc::new(RwLock::new(())),
             stopped: AtomicBool::new(false),
             floor,
+            snapshot: Snapshot::default(),
             numbers: Mutex::new(Numbers { state, reclaim }),
         })
     }

@@ -50,7 +50,7 @@ pub(super) fn read_meta(engine: &dyn Engine, directory: &Directory) -> Result<Me
     Ok(Meta {
         cluster: ClusterId::from_bytes(fixed(engine, keyspace::META_CLUSTER)?),
         state: decode(&state, "state")?,
-        lease: u64::from_le_bytes(fixed(engine, keyspace::META_LEASE)?),
+        lease: read_lease(engine)?,
         floor: u64::from_le_bytes(fixed(engine, keyspace::META_FLOOR)?),
     })
 }
@@ -60,6 +60,11 @@ fn fixed<const N: usize>(engine: &dyn Engine, key: &[u8]) -> Result<[u8; N], Cat
     let bytes = engine.get(key)?.ok_or_else(|| CatalogError::corrupt(name.as_str(), "it is missing"))?;
     let found = bytes.len();
     bytes.try_into().map_err(|_| CatalogError::corrupt(name, format!("it has {found} bytes instead of {N}")))
+}
+
+/// All times and versions given out are before this.
+pub(super) fn read_lease(engine: &dyn Engine) -> Result<u64, CatalogError> {
+    Ok(u64::from_le_bytes(fixed(engine, keyspace::META_LEASE)?))
 }
 
 /// Makes the clock's first lease durable, so that the clock goes before anything asks it.
@@ -176,24 +181,24 @@ fn give_sequences(engine: &dyn Engine, mut last: u64, expected: u64) -> Result<u
 }
 
 /// Writes in batches.
-struct Bulk<'a> {
+pub(super) struct Bulk<'a> {
     engine: &'a dyn Engine,
     batch: Batch,
     bytes: usize,
 }
 
 impl<'a> Bulk<'a> {
-    fn new(engine: &'a dyn Engine) -> Self {
+    pub(super) fn new(engine: &'a dyn Engine) -> Self {
         Self { engine, batch: Batch::default(), bytes: 0 }
     }
 
-    fn put(&mut self, key: Vec<u8>, value: Vec<u8>) -> Result<(), CatalogError> {
+    pub(super) fn put(&mut self, key: Vec<u8>, value: Vec<u8>) -> Result<(), CatalogError> {
         self.bytes += key.len() + value.len();
         self.batch.put(key, value);
         if self.bytes >= REBUILD_BATCH_BYTES { self.flush() } else { Ok(()) }
     }
 
-    fn flush(&mut self) -> Result<(), CatalogError> {
+    pub(super) fn flush(&mut self) -> Result<(), CatalogError> {
         self.bytes = 0;
         let batch = std::mem::take(&mut self.batch);
         if batch.is_empty() { Ok(()) } else { apply(self.engine, &batch) }

@@ -72,6 +72,12 @@ pub enum CatalogError {
         /// Bytes left.
         free: u64,
     },
+    /// One export at a time.
+    #[error("an export is running; try again when it has ended")]
+    ExportRunning,
+    /// The export cannot go on.
+    #[error("{0}")]
+    ExportFailed(String),
     /// The catalog was closed: nothing was changed.
     #[error("the master is stopping")]
     Closed,
@@ -91,7 +97,7 @@ impl CatalogError {
         let code = match self {
             Self::OutcomeUnknown => ErrorCode::OutcomeUnknown,
             Self::NoSpace { .. } => ErrorCode::NoSpace,
-            Self::Stopped | Self::Closed => ErrorCode::Unavailable,
+            Self::Stopped | Self::Closed | Self::ExportRunning | Self::ExportFailed(_) => ErrorCode::Unavailable,
             Self::BadRequest(_) => ErrorCode::BadRequest,
             _ => ErrorCode::Internal,
         };

@@ -12,6 +12,8 @@ mod decide;
 mod directory;
 pub mod engine;
 mod error;
+pub mod exported;
+mod import;
 mod inflight;
 mod keyspace;
 mod list;
@@ -19,16 +21,21 @@ pub mod memory_engine;
 mod placing;
 mod record;
 pub mod sled_engine;
+mod snapshot;
 #[cfg(test)]
 mod tests;
+mod unwanted;
 mod view;
 
 pub use create::RebuildError;
 pub use decide::{CommitDelete, CommitPut, MAX_TICKET_LIFE};
 pub use error::CatalogError;
+pub use import::{ImportError, Imported};
 pub use list::{ListEntry, ListPage, ListQuery};
 pub use placing::{Duty, Placed, SetReplicas};
 pub use record::Record;
+pub use snapshot::Export;
+pub use unwanted::{Unlisted, Unwanted};
 
 use self::core::Core;
 use crate::rebuild::{Merger, Summary};
@@ -47,6 +54,9 @@ use tokio::sync::{mpsc, oneshot};
 
 /// Default for [`CatalogOptions::cache_bytes`]: 64 MiB.
 pub const DEFAULT_CACHE_BYTES: u64 = 64 << 20;
+
+/// Copies of one operation, so that a batch keeps to its size.
+const UNWANTED_AT_ONCE: usize = 64;
 
 /// How to open a catalog.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -114,6 +124,11 @@ impl Catalog {
         merger: Merger,
     ) -> Result<Summary, RebuildError> {
         create::from_merged(options, cluster, members, merger)
+    }
+
+    /// Makes a catalog of an export, in an empty directory; otherwise like [`Catalog::create_from`]. Blocks.
+    pub fn import(options: &CatalogOptions, secret: &ClusterSecret, from: impl std::io::BufRead) -> Result<Imported, ImportError> {
+        import::import(options, secret, from, UnixMillis::now())
     }
 
     /// A catalog on an engine that was already made, which may be empty; `dir` takes the lock and the secret.
@@ -212,6 +227,31 @@ impl Catalog {
     /// A page of records in order of key, expired ones included, after a key; none at the end.
     pub async fn records(&self, after: Option<Key>, limit: usize) -> Result<Vec<(Key, Record)>, CatalogError> {
         self.read_durable(move |core| core.records(after.as_ref(), limit)).await
+    }
+
+    /// The whole catalog as of now, to be read piece by piece while commits go on. One at a time.
+    pub async fn export(&self) -> Result<Export, CatalogError> {
+        let (core, cluster) = (Arc::clone(&self.0.core), self.0.cluster);
+        self.read_durable(move |_| Export::begin(&core, cluster)).await
+    }
+
+    /// Has volumes remove copies that no record names; those that one does name stay.
+    pub async fn remove_unwanted(&self, copies: Vec<Unwanted>) -> Result<Vec<Unlisted>, CatalogError> {
+        let mut told = Vec::with_capacity(copies.len());
+        for some in copies.chunks(UNWANTED_AT_ONCE) {
+            let some = some.to_vec();
+            told.extend(self.ask(|reply| Op::Unwanted(some, reply)).await?);
+        }
+        Ok(told)
+    }
+
+    /// A key's record as of now, expired or not, and which of these copies of it volumes have still to remove.
+    pub async fn look(&self, key: Key, copies: Vec<(VolumeId, VersionId)>) -> Result<(Option<Record>, Vec<bool>), CatalogError> {
+        self.read_durable(move |core| {
+            let reclaimed = |(volume, version)| Ok(core.engine.get(&keyspace::reclaim(volume, version))?.is_some());
+            Ok((core.record(&key)?, copies.into_iter().map(reclaimed).collect::<Result<_, CatalogError>>()?))
+        })
+        .await
     }
 
     /// Whether a volume has still to remove this version.

@@ -6,4 +6,6 @@ mod model;
 mod placing;
 mod rebuilt;
 mod semantics;
+mod snapshot;
 mod support;
+mod unwanted;
