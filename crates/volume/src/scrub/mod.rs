@@ -310,12 +310,13 @@ impl Runner {
             if wait >= MIN_WAIT {
                 tokio::time::sleep(wait).await;
             }
+            let begun = self.origin.elapsed();
             let wanted = key.clone();
             let stepped = blocking(&self.node, move |node| step(&node.store, &wanted, version, check)).await;
             match stepped {
                 Ok(None) => return Found::Gone,
                 Ok(Some((step, back))) => {
-                    self.rate.spent(self.origin.elapsed(), step.bytes);
+                    self.rate.spent(begun, step.bytes);
                     self.bytes_total.increment(step.bytes);
                     if step.done {
                         return Found::Good;

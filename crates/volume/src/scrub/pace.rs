@@ -21,7 +21,7 @@ impl Rate {
         Self { bytes_per_second: bytes_per_second.max(1) as f64, free_at: Duration::ZERO }
     }
 
-    /// `bytes` were read just now. Time in which nothing was read is not made up for.
+    /// `bytes` were read from `now` on. Time in which nothing was read is not made up for.
     #[allow(clippy::cast_precision_loss)]
     pub fn spent(&mut self, now: Duration, bytes: u64) {
         self.free_at = self.free_at.max(now) + Duration::from_secs_f64(bytes as f64 / self.bytes_per_second);
