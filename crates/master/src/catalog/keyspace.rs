@@ -29,7 +29,7 @@ pub(super) const META_CLUSTER: &[u8] = b"mcluster";
 pub(super) const META_STATE: &[u8] = b"mstate";
 /// Exclusive bound of all times and versions given out (u64, little endian).
 pub(super) const META_LEASE: &[u8] = b"mlease";
-/// Versions with an earlier time are never committed (u64, little endian). Set by a rebuild.
+/// Versions with an earlier time are never committed (u64, little endian). Set by a rebuild or an import.
 pub(super) const META_FLOOR: &[u8] = b"mfloor";
 
 const PUT: u8 = b'p';
