@@ -42,9 +42,21 @@ impl Disk {
     /// # Errors
     /// Without the rights, ext4 or loop devices: the reason.
     pub fn new(image: &Path, mount: &Path) -> Result<Self, String> {
+        Self::made(image, mount, IMAGE_BYTES, &["-J", "size=16"])
+    }
+
+    /// A small one, without room that only root may take, and with so many inodes.
+    ///
+    /// # Errors
+    /// As of [`Disk::new`].
+    pub fn small(image: &Path, mount: &Path, bytes: u64, inodes: u32) -> Result<Self, String> {
+        Self::made(image, mount, bytes, &["-b", "4096", "-J", "size=4", "-m", "0", "-N", &inodes.to_string()])
+    }
+
+    fn made(image: &Path, mount: &Path, bytes: u64, how: &[&str]) -> Result<Self, String> {
         let disk = Self { image: image.into(), mount: mount.into() };
-        File::create_new(image).and_then(|f| f.set_len(IMAGE_BYTES)).map_err(|e| format!("{}: {e}", image.display()))?;
-        run("mkfs.ext4", &["-q", "-F", "-J", "size=16", &image.to_string_lossy()])?;
+        File::create_new(image).and_then(|f| f.set_len(bytes)).map_err(|e| format!("{}: {e}", image.display()))?;
+        run("mkfs.ext4", &[&["-q", "-F"], how, &[&image.to_string_lossy()]].concat())?;
         disk.try_mount()?;
         // Programs that want an empty directory find one.
         std::fs::remove_dir(mount.join("lost+found")).map_err(|e| e.to_string())?;

@@ -70,7 +70,8 @@ pub(crate) fn return_to(node: &Node, headers: &HeaderMap, uri: &Uri, key: &Key) 
 
 /// The volumes that sent the client back.
 pub(crate) fn avoided(query: &Query) -> Result<Vec<VolumeId>, Problem> {
-    let volumes: Vec<VolumeId> = query.all("avoid").filter_map(|v| std::str::from_utf8(v).ok()).filter_map(|v| v.parse().ok()).collect();
+    let volumes: Vec<VolumeId> =
+        query.all("avoid").chain(query.all("full")).filter_map(|v| std::str::from_utf8(v).ok()).filter_map(|v| v.parse().ok()).collect();
     if volumes.len() > MAX_SENT_BACK {
         return Err(Problem::new(ErrorCode::NoVolumes, "no volume could take the value; try again later"));
     }

@@ -68,7 +68,10 @@ pub(crate) async fn write(
         }
         drop_body(body).await?;
     }
+    // A volume that sent the client back may have less room than it told of last.
+    let full = query.all("full").next().is_some();
     redirected(node, &write, &avoid)
+        .map_err(|p| if full && p.code == ErrorCode::NoVolumes { Problem::new(ErrorCode::NoSpace, p.detail) } else { p })
 }
 
 fn redirected(node: &Node, write: &Write, avoid: &[VolumeId]) -> Result<Response, Problem> {

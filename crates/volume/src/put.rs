@@ -98,13 +98,9 @@ fn elsewhere(ticket: &Ticket, failure: OpenFailure) -> Result<Response, Problem>
     }
     tracing::warn!(key = %ticket.key, version = %ticket.version, %volume, error = %problem, "sent back to the master: a volume cannot take the value");
     let joint = if ticket.return_to.contains('?') { '&' } else { '?' };
-    let location = format!("{}{joint}avoid={volume}", ticket.return_to);
-    let mut response = redirect(StatusCode::TEMPORARY_REDIRECT, &location)?;
-    // The master gives this reason if there are no other volumes.
-    if let Ok(value) = HeaderValue::from_str(problem.code.as_str()) {
-        response.headers_mut().insert("kvdb-reason", value);
-    }
-    Ok(response)
+    // The master says why if there are no other volumes, and a client carries nothing but the URL.
+    let why = if problem.code == ErrorCode::NoSpace { "full" } else { "avoid" };
+    redirect(StatusCode::TEMPORARY_REDIRECT, &format!("{}{joint}{why}={volume}", ticket.return_to))
 }
 
 /// A redirect that is not to be kept.

@@ -27,6 +27,8 @@ const MAX_UNSYNCED: Duration = Duration::from_millis(500);
 const SWEEP_EVERY: Duration = Duration::from_secs(3600);
 /// Most tombstones dropped in one batch.
 const SWEEP_BATCH: usize = 1000;
+/// Room without which nothing at all is written, besides twice the batch itself, in bytes.
+const LAST_ROOM_BYTES: u64 = 64 << 10;
 /// A batch that takes longer than this is not waited for: the engine can wait for ever on a full disk.
 const MAX_WAIT: Duration = Duration::from_secs(60);
 
@@ -147,12 +149,15 @@ struct Worker {
     reserve: Reserve,
 }
 
+/// None: the key goes.
+type Writes = BTreeMap<(Table, Vec<u8>), Option<Vec<u8>>>;
+
 /// What one batch has changed so far, so that a later change of the same batch sees it.
 struct Batch<'a> {
     tables: &'a Tables,
     /// The last word on each key of each table: the engine gives all writes of a batch one sequence
     /// number, so a key must not be in it twice.
-    writes: BTreeMap<(Table, Vec<u8>), Option<Vec<u8>>>,
+    writes: Writes,
     /// Before the batch, and after it.
     changed: HashMap<Vec<u8>, (Option<Record>, Option<Record>)>,
     must_sync: bool,
@@ -210,6 +215,11 @@ impl Worker {
             }
         }
         let Batch { writes, changed, must_sync, .. } = batch;
+        if let Some(free) = room.and_then(|_| self.no_room_for(&writes)) {
+            return answers.into_iter().for_each(|(answer, outcome)| {
+                let _gone = answer.send(outcome.and(Err(IndexError::NoSpace { free })));
+            });
+        }
         let written = self.write(self.tables.batch(writes), must_sync);
         if written.is_ok() {
             changed.values().for_each(|(before, after)| self.counters.change(before.as_ref(), after.as_ref()));
@@ -229,6 +239,14 @@ impl Worker {
         let free = disk::room(&self.dir).ok()?.available;
         self.reserve.adjust(free, self.options.min_room_bytes);
         (free < self.options.min_room_bytes).then_some(free)
+    }
+
+    /// The room on the file system, where it is too little for this batch: a write that fails would stop the index for good,
+    /// and even removals can wait for room.
+    fn no_room_for(&self, writes: &Writes) -> Option<u64> {
+        let bytes: usize = writes.iter().map(|((_, key), value)| key.len() + value.as_ref().map_or(0, Vec::len)).sum();
+        let free = disk::room(&self.dir).ok()?.available;
+        (!writes.is_empty() && free < LAST_ROOM_BYTES + 2 * bytes as u64).then_some(free)
     }
 
     /// Writes a batch. A failed one is never tried again: what is on the disk is not known any more.

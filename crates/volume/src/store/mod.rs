@@ -22,7 +22,7 @@ pub use stored::Stored;
 
 use crate::disk::{self, BufferPool};
 use crate::format::record::{Place, Record, ValueRecord};
-use crate::index::{Aside, Index, Outcome};
+use crate::index::{Aside, Index, IndexError, Outcome};
 use dirs::BlobDirs;
 use identity::Identity;
 use kvdb_protocol::limits::MAX_INLINE_VALUE_BYTES;
@@ -233,7 +233,11 @@ impl Store {
     /// The index failed; some may be removed.
     pub fn remove(&self, items: &[ReclaimItem]) -> Result<(), StoreError> {
         for batch in items.chunks(REMOVE_BATCH) {
-            for version in self.inner.index.remove(batch)? {
+            let removed = match self.inner.index.remove(batch) {
+                Err(IndexError::NoSpace { .. }) => self.inner.make_room(batch).and_then(|()| Ok(self.inner.index.remove(batch)?))?,
+                other => other?,
+            };
+            for version in removed {
                 let path = disk::blob_path(&self.inner.blobs, version);
                 // Not durable: a file that comes back after a power cut is found at the next start.
                 if let Err(error) = disk::remove_if_there(&path) {
@@ -361,6 +365,17 @@ impl Inner {
             tracing::error!(%error, "a sync failed: this volume takes no more writes; check the disk and start it again");
             self.stopped.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(|| error.to_string());
         }
+    }
+
+    /// Removes the files of values that are to go before the index knows of it, since even that needs room. A start would
+    /// drop their entries, and whoever asked for the removal asks until it is done.
+    fn make_room(&self, items: &[ReclaimItem]) -> Result<(), StoreError> {
+        for item in items {
+            if self.value_record(&item.key, item.version)?.is_some_and(|r| matches!(r.place, Place::File { .. })) {
+                disk::remove_if_there(&disk::blob_path(&self.blobs, item.version))?;
+            }
+        }
+        Ok(())
     }
 
     /// The record of a value that is here.
