@@ -300,7 +300,8 @@ fn is_whole(copies: &[(VolumeId, ValueEntry)], listed: &dyn Fn(&VolumeId) -> boo
     let Some((_, first)) = copies.first() else { return false };
     let held = |volume: &VolumeId| copies.iter().any(|(at, _)| at == volume);
     let alike = copies.iter().all(|(_, v)| (v.len, v.hash) == (first.len, first.hash));
-    alike && !first.replicas.is_empty() && first.replicas.iter().filter(|v| listed(v)).all(held)
+    // A copy that was moved names other volumes than those from before; only of committed versions are there such.
+    alike && copies.iter().any(|(_, v)| !v.replicas.is_empty() && v.replicas.iter().filter(|r| listed(r)).all(held))
 }
 
 /// A record of the copies that are alike: the largest such group, one that is known committed first.

@@ -104,6 +104,14 @@ fn a_value_of_unknown_outcome_is_kept_only_if_whole_and_newest_and_wanted() {
 }
 
 #[test]
+fn a_value_that_was_moved_before_its_volumes_heard_of_the_commit_is_whole_by_the_newer_list() {
+    let moved = ValueEntry { replicas: vec![volume(1), volume(3)], ..value("a", 5, None) };
+    let (merged, summary) = merge(vec![vec![held("a", 5, None)], vec![], vec![Entry::Value(moved)]], Uncertain::Keep);
+    assert_eq!(versions(&merged), [Some(version(5))]);
+    assert_eq!((merged[0].record.as_ref().unwrap().replicas.clone(), summary.uncertain_kept), (vec![volume(1), volume(3)], 1));
+}
+
+#[test]
 fn missing_copies_are_counted() {
     let (merged, summary) = merge(vec![vec![held("a", 5, Some(4))], vec![]], Uncertain::Keep);
     assert_eq!((merged[0].record.as_ref().unwrap().replicas.clone(), summary.under_replicated), (vec![volume(1)], 1));

@@ -250,7 +250,13 @@ mod tests {
             Control::Abort,
             Control::Prepared(p),
             Control::Failed(Problem::new(ErrorCode::NoSpace, "full")),
-            Control::Done(Committed { seq: 1, created: true, modified: crate::UnixMillis(5), removed: None }),
+            Control::Done(Committed {
+                seq: 1,
+                created: true,
+                modified: crate::UnixMillis(5),
+                removed: None,
+                standing: crate::message::Standing::Gone,
+            }),
         ];
         let mut bytes = Vec::new();
         for (i, c) in controls.iter().enumerate() {

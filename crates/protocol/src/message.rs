@@ -135,6 +135,9 @@ pub struct Fetch {
 /// Fetched copies that the catalog names as replicas now.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Keep {
+    /// When it was sent, by the cluster's time: it says nothing of a copy fetched by a later order.
+    #[serde(default)]
+    pub sent: UnixMillis,
     /// Key, version and commit sequence of each; at most [`crate::limits::MAX_PEER_BATCH`].
     pub versions: Vec<(Key, VersionId, u64)>,
 }
@@ -199,6 +202,21 @@ pub struct Committed {
     pub modified: UnixMillis,
     /// A delete: the version that was removed.
     pub removed: Option<VersionId>,
+    /// How the version stands now; what a volume does with its copy depends on it.
+    #[serde(default)]
+    pub standing: Standing,
+}
+
+/// How a committed version stands when its commit is answered, which may be for a second time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Standing {
+    /// The record names it, at the ticket's volumes. A delete stands, too.
+    #[default]
+    Current,
+    /// The record names it, at other volumes.
+    Moved,
+    /// It was replaced or deleted since.
+    Gone,
 }
 
 /// A volume asks what became of versions that it holds as prepared.

@@ -4,8 +4,9 @@ use crate::node::Node;
 use crate::upload::Durable;
 use kvdb_protocol::limits::MAX_PEER_BATCH;
 use kvdb_protocol::message::{Commit, CommitAnswer, Committed, Outcome, Prepared, ReclaimItem, Settle, SettleAnswer, SettleItem, path};
-use kvdb_protocol::{ErrorCode, Problem, Ticket};
+use kvdb_protocol::{ErrorCode, Problem, Ticket, UnixMillis, VersionId};
 use kvdb_server::peer::{Destination, PeerError};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -86,25 +87,33 @@ async fn settle_once(node: &Node) -> Result<(), Problem> {
     let credentials = node.membership()?.credentials;
     let now = node.clock.now();
     let mut waiting = node.with_store(|s| s.prepared(MAX_IN_DOUBT)).await?;
-    {
+    let ordered: HashMap<VersionId, UnixMillis> = {
         let log = node.fetch_log.read().await;
         waiting.retain(|i| i.commit_by < now && !node.is_in_flight(i.version) && !log.is_open(i.version, now));
-    }
+        waiting.iter().filter_map(|i| Some((i.version, log.last_ordered(i.version)?))).collect()
+    };
     for items in waiting.chunks(MAX_PEER_BATCH) {
         let message = Settle { volume: node.volume(), versions: items.to_vec() };
         let to = Destination { address: &master, volume: node.volume(), target: path::SETTLE };
         let answer: SettleAnswer = node.peers.post(&credentials, to, &message, CALL_TIMEOUT).await.map_err(|e| e.to_problem())?;
-        apply(node, items, answer).await?;
+        apply(node, items, answer, &ordered).await?;
     }
     Ok(())
 }
 
-async fn apply(node: &Node, items: &[SettleItem], answer: SettleAnswer) -> Result<(), Problem> {
+/// `ordered` is when copies were last ordered as the question was made up. One that was ordered since is another copy, of which
+/// the answer says nothing; the time that it has may be over as well by now, so no clock can tell.
+async fn apply(node: &Node, items: &[SettleItem], answer: SettleAnswer, ordered: &HashMap<VersionId, UnixMillis>) -> Result<(), Problem> {
     if answer.outcomes.len() != items.len() {
         return Err(Problem::new(ErrorCode::Internal, "the master answered for another number of versions than it was asked"));
     }
+    // Held until all is done: no fetch begins in between.
+    let log = node.fetch_log.read().await;
     let mut lost = Vec::new();
     for (item, outcome) in items.iter().zip(answer.outcomes) {
+        if log.last_ordered(item.version) != ordered.get(&item.version).copied() {
+            continue;
+        }
         match outcome {
             Outcome::Keep { seq } => {
                 let (key, version) = (item.key.clone(), item.version);
@@ -118,8 +127,5 @@ async fn apply(node: &Node, items: &[SettleItem], answer: SettleAnswer) -> Resul
             }
         }
     }
-    // A copy may have been ordered again since the master was asked.
-    let (log, now) = (node.fetch_log.read().await, node.clock.now());
-    lost.retain(|item| !log.is_open(item.version, now));
     node.with_store(move |s| s.remove(&lost)).await
 }

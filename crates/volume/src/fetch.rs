@@ -170,6 +170,10 @@ pub(crate) async fn keep(node: &Arc<Node>, request: Request) -> Result<Response,
     if message.versions.len() > MAX_PEER_BATCH {
         return Err(Problem::new(ErrorCode::BadRequest, "too many versions at once"));
     }
+    // A copy that was ordered since is not the one that this is about.
+    let log = node.fetch_log.read().await;
+    let mut message = message;
+    message.versions.retain(|(_, version, _)| !log.outdates(*version, message.sent));
     node.with_store(move |store| {
         message.versions.iter().try_for_each(|(key, version, seq)| store.mark_committed(key, *version, *seq).map(drop))
     })

@@ -39,6 +39,11 @@ impl FetchLog {
         self.0.get(&version).is_some_and(|f| f.sent >= removal_sent)
     }
 
+    /// When the last fetch of a version was ordered: an answer asked for before another one says nothing of what is here.
+    pub fn last_ordered(&self, version: VersionId) -> Option<UnixMillis> {
+        self.0.get(&version).map(|f| f.sent)
+    }
+
     /// Whether the copy may become a replica still, so that nobody need ask what became of it.
     pub fn is_open(&self, version: VersionId, now: UnixMillis) -> bool {
         self.0.get(&version).is_some_and(|f| f.commit_by >= now)
@@ -68,6 +73,17 @@ mod tests {
         assert!(log.outdates(version(1), UnixMillis(9)) && log.outdates(version(1), UnixMillis(10)));
         assert!(!log.outdates(version(1), UnixMillis(11)) && !log.outdates(version(2), UnixMillis(9)));
         assert!(log.is_open(version(1), UnixMillis(100)) && !log.is_open(version(1), UnixMillis(101)));
+    }
+
+    #[test]
+    fn an_answer_asked_for_before_a_fetch_is_known_as_such_however_late_it_comes() {
+        let mut log = FetchLog::default();
+        let never = log.last_ordered(version(1));
+        assert!(log.note(version(1), UnixMillis(10), UnixMillis(100)));
+        let first = log.last_ordered(version(1));
+        assert!(never.is_none() && first == Some(UnixMillis(10)));
+        assert!(log.note(version(1), UnixMillis(120), UnixMillis(200)));
+        assert_ne!(log.last_ordered(version(1)), first);
     }
 
     #[test]

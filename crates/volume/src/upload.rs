@@ -4,7 +4,7 @@ use crate::node::Node;
 use crate::store::{NewValue, Staged, StoreError};
 use bytes::Bytes;
 use http::HeaderMap;
-use kvdb_protocol::message::{Committed, Prepared, ReclaimItem};
+use kvdb_protocol::message::{Committed, Prepared, ReclaimItem, Standing};
 use kvdb_protocol::{ErrorCode, Problem, Ticket, VolumeId};
 use kvdb_server::duplex::{ChainOpen, ChainSender};
 use std::sync::Arc;
@@ -247,11 +247,18 @@ pub(crate) struct Durable {
 }
 
 impl Durable {
-    /// The master committed it.
+    /// The master committed it: now, or long ago, if its ticket was used once more after this volume had forgotten it.
+    /// What is not the record's copy must not be marked as if it were: nobody would ever remove it.
     pub async fn committed(self, committed: Committed) {
         let PreparedUpload { node, ticket, next } = self.upload;
         let (key, version) = (ticket.key.clone(), ticket.version);
-        if let Err(e) = node.with_store(move |s| s.mark_committed(&key, version, committed.seq)).await {
+        let done = match committed.standing {
+            Standing::Current => node.with_store(move |s| s.mark_committed(&key, version, committed.seq).map(drop)).await,
+            // The master says of each volume's copy whether it stays, when asked.
+            Standing::Moved => Ok(()),
+            Standing::Gone => node.with_store(move |s| s.remove(&[ReclaimItem { key, version, deleted: None }])).await,
+        };
+        if let Err(e) = done {
             tracing::warn!(key = %ticket.key, version = %ticket.version, error = %e, "the commit is not noted here and will be asked for");
         }
         if let Some(next) = next

@@ -57,13 +57,15 @@ pub enum Flaw {
     NoTombstone,
     /// Decisions are forgotten after a while, and calls for a commit may arrive still later.
     CommitsLongAfter,
+    /// A rebuild takes a version for whole by the list of the first copy it meets, though the version was moved since.
+    WholeByFirstList,
     /// Two repairs of a version are at work at the same time: not a flaw of a step, but of who orders them.
     TwoRepairsAtOnce,
 }
 
 impl Flaw {
     /// All.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::AnswerBeforeDurable,
         Self::DropWhileOpen,
         Self::DropUnasked,
@@ -80,6 +82,7 @@ impl Flaw {
         Self::MarkSuperseded,
         Self::NoTombstone,
         Self::CommitsLongAfter,
+        Self::WholeByFirstList,
         Self::TwoRepairsAtOnce,
     ];
 }

@@ -77,7 +77,7 @@ fn rebuild_is_right(m: &Cluster, s: &State) -> bool {
     if s.volumes.iter().any(|v| v.bad != 0) {
         return true;
     }
-    let found = rebuild(s);
+    let found = rebuild(&m.bounds, s);
     let in_doubt = |w: u8| w >= m.numbers().start && matches!(s.writes[usize::from(w)].client, Client::Waiting | Client::Unknown);
     let doubtful = |entry: &Option<Version>| match entry {
         Some(version) => in_doubt(*version),

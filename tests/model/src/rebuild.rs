@@ -1,5 +1,6 @@
 //! The record made again from what the volumes hold: `rebuild.rs` of the master, for one key, with all volumes.
 
+use crate::bounds::{Bounds, Flaw};
 use crate::state::{Copy, State, VOLUMES, Version, Volumes, WRITES};
 
 struct Found {
@@ -13,14 +14,15 @@ impl Found {
     }
 
     /// `is_whole`: some copy's list of volumes is held in full.
-    fn is_whole(&self) -> bool {
+    fn is_whole(&self, by_first_list: bool) -> bool {
         let holders: Volumes = self.copies.iter().map(|(volume, ..)| 1 << volume).sum();
-        self.copies.iter().any(|(_, _, chain)| chain & !holders == 0)
+        let lists = if by_first_list { 1 } else { self.copies.len() };
+        self.copies.iter().take(lists).any(|(_, _, chain)| chain & !holders == 0)
     }
 }
 
 /// The version that a rebuild with `Uncertain::Keep` gives the key.
-pub fn rebuild(state: &State) -> Option<Version> {
+pub fn rebuild(b: &Bounds, state: &State) -> Option<Version> {
     let mut versions = Vec::new();
     let mut tombstone: Option<(u8, Version)> = None;
     for v in 0..WRITES {
@@ -42,6 +44,6 @@ pub fn rebuild(state: &State) -> Option<Version> {
     let deleted = last.is_some() && last == tombstone;
     let than = last.map(|(_, version)| version);
     let uncertain = versions.iter().rev().filter(|f| than.is_none_or(|t| f.version > t) && f.seq().is_none());
-    let newest = uncertain.filter(|f| f.is_whole()).map(|f| f.version).next();
+    let newest = uncertain.filter(|f| f.is_whole(b.has(Flaw::WholeByFirstList))).map(|f| f.version).next();
     newest.or(than.filter(|_| !deleted))
 }

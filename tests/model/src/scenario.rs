@@ -80,6 +80,9 @@ pub fn flawed() -> Vec<Bounds> {
             .write(Op::Create, FORTH)
             .write(Op::Replace, FORTH)
             .with(Flaw::CommitsLongAfter),
+        Bounds { repairs: 1, volume_kills: 1, volumes: 3, ticks: 1, commit_within: 0, ..Bounds::none("") }
+            .write(Op::Create, FORTH)
+            .with(Flaw::WholeByFirstList),
         Bounds { repairs: 3, ..placed("") }.with(Flaw::TwoRepairsAtOnce),
     ]
 }

@@ -174,3 +174,20 @@ fn all_killed_in_the_middle_of_writes_leaves_only_committed_values() {
     }
     check_settled(&cluster, 1);
 }
+
+#[test]
+fn a_ticket_used_once_more_after_its_volume_was_restarted_leaves_no_copy_of_what_was_replaced() {
+    let mut cluster = Cluster::start(2);
+    let url = cluster.write_url("/k", LEN);
+    Request::put(&url.target, value(LEN, 1)).send(&url.address).expect(201);
+    cluster.put("/k", &value(LEN, 2));
+    check_settled(&cluster, 1);
+    let i = volume_at(&cluster, &url);
+    cluster.kill_volume(i);
+    cluster.start_volume(i);
+    cluster.wait_all_up();
+    // The volume has forgotten the ticket; the master confirms the commit, as to a caller that lost the answer.
+    Request::put(&url.target, value(LEN, 1)).send(&url.address);
+    assert_same(&cluster.value("/k"), &value(LEN, 2), "/k");
+    check_settled(&cluster, 1);
+}

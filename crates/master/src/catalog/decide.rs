@@ -19,7 +19,7 @@ use super::keyspace;
 use super::record::{CommittedAs, Decision, ReclaimEntry, Record};
 use super::view::{View, epoch};
 use kvdb_protocol::limits::{MAX_CONTENT_TYPE_BYTES, MAX_REPLICAS};
-use kvdb_protocol::message::{CommitAnswer, Committed, Deleted, Outcome, SettleItem};
+use kvdb_protocol::message::{CommitAnswer, Committed, Deleted, Outcome, SettleItem, Standing};
 use kvdb_protocol::ticket::Condition;
 use kvdb_protocol::{ContentHash, ErrorCode, Key, Problem, UnixMillis, VersionId, VolumeId};
 use std::collections::HashSet;
@@ -173,7 +173,9 @@ fn put_decided(view: &View<'_>, now: &Now, p: &CommitPut, current: Option<&Recor
             let what = format!("version {} was committed with another length or hash", p.version);
             return Err(CatalogError::BadRequest(what));
         }
-        return Ok(Some(CommitAnswer::Committed(record.committed())));
+        let here = p.replicas.len() == record.replicas.len() && p.replicas.iter().all(|v| record.replicas.contains(v));
+        let standing = if here { Standing::Current } else { Standing::Moved };
+        return Ok(Some(CommitAnswer::Committed(Committed { standing, ..record.committed() })));
     }
     if let Some(decision) = view.decision(now.time, |e| keyspace::put_decision(e, p.version))? {
         return Ok(Some(decision.into()));
@@ -225,7 +227,7 @@ pub(super) fn delete(view: &mut View<'_>, now: &Now, d: &CommitDelete) -> Result
     let seq = view.next_seq();
     view.set_record(&d.key, Some(&current), None)?;
     retire(view, now, &d.key, &current, Some(Deleted { seq, time: now.time }))?;
-    let committed = Committed { seq, created: false, modified: now.time, removed: Some(current.version) };
+    let committed = Committed { seq, created: false, modified: now.time, removed: Some(current.version), standing: Standing::Current };
     if let Some(key) = remember {
         view.decide(key, &Decision::Committed(committed.into()))?;
     }

@@ -1,7 +1,7 @@
 //! The catalog's values as bytes: a version byte, then postcard.
 
 use super::error::CatalogError;
-use kvdb_protocol::message::{CommitAnswer, Committed, Deleted};
+use kvdb_protocol::message::{CommitAnswer, Committed, Deleted, Standing};
 use kvdb_protocol::{ContentHash, ErrorCode, Key, Problem, UnixMillis, VersionId, VolumeId};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -40,7 +40,7 @@ impl Record {
 
     /// The answer to its commit.
     pub fn committed(&self) -> Committed {
-        Committed { seq: self.seq, created: self.created, modified: self.modified, removed: None }
+        Committed { seq: self.seq, created: self.created, modified: self.modified, removed: None, standing: Standing::Current }
     }
 }
 
@@ -68,9 +68,11 @@ impl From<Committed> for CommittedAs {
     }
 }
 
+/// What is remembered of a value's commit is remembered because it was replaced or deleted.
 impl From<CommittedAs> for Committed {
     fn from(c: CommittedAs) -> Self {
-        Self { seq: c.seq, created: c.created, modified: c.modified, removed: c.removed }
+        let standing = if c.removed.is_some() { Standing::Current } else { Standing::Gone };
+        Self { seq: c.seq, created: c.created, modified: c.modified, removed: c.removed, standing }
     }
 }
 

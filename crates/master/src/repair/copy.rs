@@ -70,7 +70,7 @@ async fn copy(
     tracing::info!(%key, version = %record.version, from = %source, to = %target, bytes = record.len, "a replica was made");
     // Only to spare the volume its question: if this is lost, it asks.
     let keep = Destination { address: &to.address, volume: target, target: path::KEEP };
-    let message = Keep { versions: vec![(key.clone(), record.version, seq)] };
+    let message = Keep { sent: node.catalog.now(), versions: vec![(key.clone(), record.version, seq)] };
     if let Err(error) = node.peers.post::<()>(&node.credentials, keep, &message, CALL_TIMEOUT).await {
         tracing::debug!(%key, version = %record.version, %error, "the volume will ask whether its copy is to stay");
     }

@@ -45,8 +45,11 @@ pub(super) async fn mend_bad(node: &Arc<Node>) -> Result<(), String> {
     if found.is_empty() {
         return Ok(());
     }
-    found.sort_by(|a, b| (a.0, &a.1).cmp(&(b.0, &b.1)));
+    // Once each, also where it was looked at twice with different results: two orders for a version at once would
+    // take each other's copies.
+    found.sort_by(|a, b| (&a.1, a.0).cmp(&(&b.1, b.0)));
     found.dedup_by(|a, b| a.1 == b.1);
+    found.sort_by_key(|f| f.0);
     node.repair.progress().begin(Phase::Copying);
     let mut work = Work::new(node, None);
     for (_, key, record) in found {

@@ -2,7 +2,7 @@
 
 use super::support::{FAR, Fixture, committed, delete, key, put, volume};
 use crate::catalog::{Catalog, Duty, Placed, SetReplicas};
-use kvdb_protocol::message::{Outcome, SettleItem};
+use kvdb_protocol::message::{Outcome, SettleItem, Standing};
 use kvdb_protocol::{UnixMillis, VersionId};
 
 fn change(k: &str, version: VersionId, before: &[u8], after: &[u8]) -> SetReplicas {
@@ -76,6 +76,16 @@ async fn a_volume_becomes_a_replica_again_only_once_its_earlier_copy_is_removed(
     assert!(!f.catalog.is_reclaimed(volume(2), v).await.unwrap());
     assert!(matches!(f.catalog.set_replicas(change("k", v, &[1, 3], &[1, 2])).await.unwrap(), Placed::Done { .. }));
     assert_eq!(to_remove(&f.catalog, 3).await, [v]);
+}
+
+#[tokio::test]
+async fn a_commit_asked_for_again_says_that_the_version_was_moved() {
+    let f = Fixture::new();
+    let v = f.put("k", 5).await;
+    let again = || f.catalog.commit(put("k", v, 5));
+    assert_eq!(committed(again().await.unwrap()).standing, Standing::Current);
+    f.catalog.set_replicas(change("k", v, &[1, 2], &[1, 3])).await.unwrap();
+    assert_eq!(committed(again().await.unwrap()).standing, Standing::Moved);
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 use crate::catalog::engine::{ApplyError, Batch, Engine, EngineError, Pair};
 use crate::catalog::memory_engine::MemoryEngine;
 use crate::catalog::{Catalog, CommitDelete, CommitPut};
-use kvdb_protocol::message::{CommitAnswer, Committed};
+use kvdb_protocol::message::{CommitAnswer, Committed, Standing};
 use kvdb_protocol::ticket::Condition;
 use kvdb_protocol::{ContentHash, ErrorCode, Key, UnixMillis, VersionId, VolumeId};
 use std::ops::Bound;
@@ -46,6 +46,14 @@ pub(super) fn committed(answer: CommitAnswer) -> Committed {
     match answer {
         CommitAnswer::Committed(c) => c,
         CommitAnswer::Refused(p) => panic!("refused: {p}"),
+    }
+}
+
+/// The same answer once the version was replaced or deleted.
+pub(super) fn gone(answer: &CommitAnswer) -> CommitAnswer {
+    match answer {
+        CommitAnswer::Committed(c) => CommitAnswer::Committed(Committed { standing: Standing::Gone, ..*c }),
+        refused => refused.clone(),
     }
 }
 
