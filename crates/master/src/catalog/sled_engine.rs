@@ -35,6 +35,7 @@ impl SledEngine {
     /// Opens the database in `dir`, or makes one; what sled wrote while opening is durable on return.
     pub fn open(dir: &Path, cache_bytes: u64) -> Result<Self, EngineError> {
         let config = sled::Config::default().path(dir).cache_capacity(cache_bytes).flush_every_ms(None).mode(sled::Mode::HighThroughput);
+        drop_half_snapshots(dir).map_err(io_error)?;
         let db = open_patiently(&config)?;
         let data = File::options().read(true).write(true).open(dir.join(DATA_FILE)).map_err(io_error)?;
         sync_tree(dir).map_err(io_error)?;
@@ -125,6 +126,25 @@ fn open_patiently(config: &sled::Config) -> Result<sled::Db, EngineError> {
             other => return other.map_err(sled_error),
         }
     }
+}
+
+/// sled writes a snapshot at every opening, under a name that ends so until it is whole; yet it takes such a file, left by a kill, for
+/// the newest snapshot, and finds it corrupt for ever. It holds nothing that the log does not.
+const HALF_SNAPSHOT: &str = ".generating";
+
+fn drop_half_snapshots(dir: &Path) -> io::Result<()> {
+    let entries = match std::fs::read_dir(dir) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries?,
+    };
+    for entry in entries {
+        let entry = entry?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name.starts_with("snap.") && name.ends_with(HALF_SNAPSHOT) {
+            std::fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 /// Syncs every file in a directory of sled's, and its directories.

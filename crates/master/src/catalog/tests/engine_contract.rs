@@ -171,3 +171,19 @@ fn a_sled_database_that_cannot_be_read_is_an_error_that_says_what_to_do() {
     let Err(error) = SledEngine::open(&dir.path().join("db"), 4 << 20) else { panic!("it was opened") };
     assert!(error.to_string().contains("database"), "{error}");
 }
+
+#[test]
+fn a_snapshot_that_a_kill_left_half_written_does_not_keep_the_database_shut() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("db");
+    let engine = SledEngine::open(&path, 4 << 20).unwrap();
+    engine.apply(&put(&[(b"a", b"1")])).unwrap();
+    drop(engine);
+    for half in [&b""[..], b"too short", &[7; 200]] {
+        let left = path.join("snap.FFFFFFFFFFFFFFFF.generating");
+        std::fs::write(&left, half).unwrap();
+        let engine = SledEngine::open(&path, 4 << 20).unwrap();
+        assert_eq!(engine.get(b"a").unwrap().as_deref(), Some(b"1".as_slice()));
+        assert!(!left.exists());
+    }
+}
