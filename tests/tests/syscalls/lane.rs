@@ -3,7 +3,7 @@
 use crate::case::{Case, Threads, Victim};
 use crate::operation::{Operation, State, bytes};
 use crate::send::Outcome;
-use crate::strace::Strace;
+use crate::strace::{Strace, Tracing};
 use kvdb_tests::process::Server;
 use kvdb_tests::settled::until_settled;
 use kvdb_tests::{Answer, Cluster, Request, Url};
@@ -87,7 +87,7 @@ impl Lane {
         let (seed, target) = self.prepare(operation, "counting");
         let (index, url) = self.begin(victim, operation, &target);
         let pid = self.server(index).pid();
-        let strace = Strace::counting(pid, self.scratch.path());
+        let strace = Strace::attach_with(pid, Tracing::Count, self.scratch.path());
         let outcome = send(operation, &target, seed, &self.cluster.master_addr(), url);
         assert!(matches!(outcome, Outcome::Acknowledged), "{operation:?} {target}");
         std::thread::sleep(AFTERMATH);
@@ -105,7 +105,7 @@ impl Lane {
         let (seed, target) = self.prepare(*operation, &format!("{case:?}"));
         let (index, url) = self.begin(*victim, *operation, &target);
         let pid = self.server(index).pid();
-        let strace = Strace::killing(pid, threads, call, *n, self.scratch.path());
+        let strace = Strace::attach_with(pid, Tracing::Kill { threads, call, n: *n }, self.scratch.path());
         let master = self.cluster.master_addr();
         let (outcome, killed) = std::thread::scope(|scope| {
             let sending = scope.spawn(|| send(*operation, &target, seed, &master, url));

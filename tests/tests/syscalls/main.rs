@@ -11,8 +11,10 @@
 mod case;
 mod lane;
 mod operation;
+mod order;
 #[path = "../crash/send.rs"]
 mod send;
+mod start;
 mod strace;
 
 use case::{Case, Victim};
@@ -26,12 +28,16 @@ const ROUNDS: usize = 40;
 /// Clusters at work at a time.
 const LANES: usize = 2;
 
-fn rounds() -> Option<usize> {
+fn rounds(default: usize) -> Option<usize> {
     match std::env::var("KVDB_SYSCALL_ROUNDS").as_deref() {
         Ok("all") => None,
         Ok(number) => Some(number.parse().expect("a number or all")),
-        Err(_) => Some(ROUNDS),
+        Err(_) => Some(default),
     }
+}
+
+fn seed() -> u64 {
+    std::env::var("KVDB_SYSCALL_SEED").map_or(u64::from(std::process::id()), |t| t.parse().expect("a number"))
 }
 
 fn shuffle<T>(items: &mut [T], seed: u64) {
@@ -62,8 +68,7 @@ fn on_lanes<T: Send>(lanes: &mut [Lane], work: Vec<T>, each: impl Fn(&mut Lane, 
 
 #[test]
 fn a_kill_at_any_system_call_loses_nothing_acknowledged_and_leaves_nothing_behind() {
-    let seed = std::env::var("KVDB_SYSCALL_SEED").map_or(u64::from(std::process::id()), |t| t.parse().expect("a number"));
-    let rounds = rounds();
+    let (seed, rounds) = (seed(), rounds(ROUNDS));
     println!("KVDB_SYSCALL_SEED={seed} KVDB_SYSCALL_ROUNDS={rounds:?}");
     if let Err(why) = strace::usable() {
         return eprintln!("\n*** SKIPPED: nothing was killed at a system call, as this needs strace and the right to trace: {why}\n");
