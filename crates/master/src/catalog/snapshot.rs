@@ -21,8 +21,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 const MAX_IMAGE_BYTES: usize = 64 << 20;
 /// What an image takes besides its key and value, roughly.
 const IMAGE_OVERHEAD: usize = 128;
-/// Pairs of one piece.
-const PIECE: usize = 1000;
+/// Pairs of one piece. Commits wait while one is read, so it is short.
+const PIECE: usize = 256;
 
 /// Values from before, for the one export that may run.
 #[derive(Default)]

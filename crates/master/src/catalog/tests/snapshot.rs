@@ -2,7 +2,7 @@
 
 use super::support::{FAR, Fixture, Wall, committed, delete, key, put, refused, volume};
 use crate::catalog::engine::{Batch, Engine, Pair};
-use crate::catalog::exported::{Checker, Header, Line, Reclaimed};
+use crate::catalog::exported::{Checker, Header, Line, Reclaimed, Sealer};
 use crate::catalog::memory_engine::MemoryEngine;
 use crate::catalog::sled_engine::SledEngine;
 use crate::catalog::snapshot::{Export, Images};
@@ -223,4 +223,20 @@ async fn every_cut_and_every_change_of_an_export_is_noticed_and_leaves_the_direc
         assert!(matches!(import(text), Err(ImportError::Export(_))), "change {i}");
     }
     import(&text).unwrap();
+}
+
+#[test]
+fn whoever_reads_an_export_that_failed_is_told_why() {
+    let header =
+        Header { format: 1, cluster: kvdb_protocol::ClusterId::random(), time: UnixMillis(1), seq: 0, lease: 1, keys: 0, bytes: 0 };
+    let text = |first: &Header| {
+        let mut seal = Sealer::default();
+        [seal.line(&Line::Catalog(first.clone())), seal.line(&Line::Failed("the disk is gone".into())), seal.end()].concat()
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let import = |text: &[u8]| Catalog::import(&CatalogOptions::new(dir.path()), &ClusterSecret::random(), text).unwrap_err().to_string();
+    let told = import(&text(&header));
+    assert!(told.contains("could not finish") && told.contains("the disk is gone"), "{told}");
+    let newer = import(&text(&Header { format: 2, ..header }));
+    assert!(newer.contains("format 2") && newer.contains("newer kvDB"), "{newer}");
 }
