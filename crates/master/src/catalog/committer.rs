@@ -5,6 +5,7 @@
 
 use super::core::Core;
 use super::decide::{self, CommitDelete, CommitPut, Now, Room};
+use super::directory::Marker;
 use super::engine::{ApplyError, Batch, Engine, EngineError};
 use super::error::CatalogError;
 use super::keyspace;
@@ -18,7 +19,7 @@ use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
 use tokio::sync::{mpsc, oneshot};
 
@@ -35,6 +36,8 @@ const SWEEP: usize = 64;
 const FORGET: usize = 512;
 /// How often the lease and old decisions are seen to when nothing else happens.
 const TICK: Duration = Duration::from_secs(1);
+/// How often it is noted how far the database has come.
+const MARK_EVERY: Duration = Duration::from_secs(2);
 /// Free bytes on the disk below which no values are added.
 const PUT_RESERVE_BYTES: u64 = 64 << 20;
 /// Free bytes on the disk below which nothing is written at all: sled does not survive a full disk.
@@ -76,15 +79,18 @@ pub(super) struct Committer {
     state: State,
     /// All decisions of epochs before this are removed.
     swept: u64,
+    marker: Marker,
+    /// The last commit that was noted, and when.
+    marked: (u64, Instant),
 }
 
 /// Operations that were taken from the queue but found no place in a batch.
 type Waiting = std::collections::VecDeque<Op>;
 
 impl Committer {
-    pub(super) fn new(core: Arc<Core>, ops: mpsc::Receiver<Op>) -> Self {
+    pub(super) fn new(core: Arc<Core>, ops: mpsc::Receiver<Op>, marker: Marker) -> Self {
         let state = core.state();
-        Self { core, ops, waiting: Waiting::new(), state, swept: 0 }
+        Self { core, ops, waiting: Waiting::new(), state, swept: 0, marker, marked: (0, Instant::now()) }
     }
 
     /// Works until it is closed or all senders are gone.
@@ -96,12 +102,26 @@ impl Committer {
             while !self.waiting.is_empty() {
                 self.batch(closes.is_some());
             }
+            self.mark(closes.is_some());
             if let Some(reply) = closes {
                 let _caller_gone = reply.send(if self.core.is_stopped() { Err(CatalogError::Stopped) } else { Ok(()) });
                 return;
             }
         }
         self.batch(true);
+        self.mark(true);
+    }
+
+    /// Notes how far the database has come, now and then: damage to it that takes back more is then found.
+    fn mark(&mut self, now: bool) {
+        let (marked, at) = self.marked;
+        if self.state.seq == marked || self.core.is_stopped() || !(now || at.elapsed() >= MARK_EVERY) {
+            return;
+        }
+        if let Err(error) = self.marker.note(self.state.seq) {
+            tracing::warn!(%error, "how far the catalog has come is not noted");
+        }
+        self.marked = (self.state.seq, Instant::now());
     }
 
     /// What waits, or nothing at a tick; none when all senders are gone.

@@ -47,9 +47,17 @@ pub(super) fn first_entries(engine: &dyn Engine, cluster: ClusterId, state: Stat
 pub(super) fn read_meta(engine: &dyn Engine, directory: &Directory) -> Result<Meta, CatalogError> {
     directory.check_format(u32::from_le_bytes(fixed(engine, keyspace::META_FORMAT)?))?;
     let state = engine.get(keyspace::META_STATE)?.ok_or_else(|| CatalogError::corrupt("state", "it is missing"))?;
+    let state: State = decode(&state, "state")?;
+    if let Some(mark) = directory.mark()?.filter(|mark| state.seq < *mark) {
+        let why = format!(
+            "commit {mark} was durable, and the database ends at {}: it is damaged, or older than the file `committed` beside it",
+            state.seq
+        );
+        return Err(CatalogError::corrupt("last commits", why));
+    }
     Ok(Meta {
         cluster: ClusterId::from_bytes(fixed(engine, keyspace::META_CLUSTER)?),
-        state: decode(&state, "state")?,
+        state,
         lease: read_lease(engine)?,
         floor: u64::from_le_bytes(fixed(engine, keyspace::META_FLOOR)?),
     })

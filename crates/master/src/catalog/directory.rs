@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 const LOCK: &str = "lock";
 const FORMAT: &str = "format";
 const SECRET: &str = "secret";
+const MARK: &str = "committed";
 const DATABASE: &str = "db";
 const NEW_DATABASE: &str = "db.new";
 /// What may be in a directory that counts as empty.
@@ -118,6 +119,20 @@ impl Directory {
         ClusterSecret::new(&text).map(Some).map_err(|e| self.odd(&format!("its file `secret` is not usable: {e}")))
     }
 
+    /// Up to which commit the database was known to be durable. One that cannot be understood proves nothing.
+    pub(super) fn mark(&self) -> Result<Option<u64>, CatalogError> {
+        let Some(text) = self.read(MARK)? else { return Ok(None) };
+        let seq = text.trim_end().parse().ok();
+        if seq.is_none() {
+            tracing::warn!(dir = %self.dir.display(), "its file `committed` is damaged and is made anew");
+        }
+        Ok(seq)
+    }
+
+    pub(super) fn marker(&self) -> Marker {
+        Marker { dir: self.dir.clone() }
+    }
+
     pub(super) fn store_secret(&self, secret: &ClusterSecret) -> Result<(), CatalogError> {
         self.write(SECRET, &format!("{}\n", secret.expose()), 0o600)
     }
@@ -139,6 +154,19 @@ impl Directory {
 
     fn write(&self, name: &str, text: &str, mode: u32) -> Result<(), CatalogError> {
         write_durably(&self.dir, name, text.as_bytes(), mode).map_err(|e| CatalogError::file(&self.dir.join(name), e))
+    }
+}
+
+/// Notes outside of the database how far it has come: sled takes damage in its log for the log's end, and goes on from there.
+#[derive(Debug)]
+pub(super) struct Marker {
+    dir: PathBuf,
+}
+
+impl Marker {
+    /// The commits up to this one are durable.
+    pub(super) fn note(&self, seq: u64) -> Result<(), CatalogError> {
+        write_durably(&self.dir, MARK, format!("{seq}\n").as_bytes(), 0o644).map_err(|e| CatalogError::file(&self.dir.join(MARK), e))
     }
 }
 
@@ -194,6 +222,18 @@ mod tests {
         assert!(matches!(d.has_database(), Err(CatalogError::NotACatalog { .. })));
         std::fs::write(dir.path().join(FORMAT), "kvdb catalog 1\n").unwrap();
         assert!(matches!(d.has_database(), Err(CatalogError::NotACatalog { .. })), "its database is missing");
+    }
+
+    #[test]
+    fn the_mark_is_the_last_one_noted_and_a_damaged_one_counts_for_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let d = Directory::lock(dir.path()).unwrap();
+        assert_eq!(d.mark().unwrap(), None);
+        d.marker().note(41).unwrap();
+        d.marker().note(42).unwrap();
+        assert_eq!(d.mark().unwrap(), Some(42));
+        std::fs::write(dir.path().join(MARK), "4\u{0}2\n").unwrap();
+        assert_eq!(d.mark().unwrap(), None);
     }
 
     #[test]

@@ -151,7 +151,7 @@ impl Catalog {
         create::first_lease(engine.as_ref(), &clock)?;
         let core = Arc::new(Core::new(engine, clock, meta.floor, meta.state)?);
         let (sender, receiver) = mpsc::channel(QUEUE_LENGTH);
-        let committer = Committer::new(Arc::clone(&core), receiver);
+        let committer = Committer::new(Arc::clone(&core), receiver, directory.marker());
         let failed = |e| CatalogError::file(Path::new("the committer's thread"), e);
         let timer = tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(failed)?;
         let thread = std::thread::Builder::new().name("catalog".into()).spawn(move || committer.run(&timer)).map_err(failed)?;
