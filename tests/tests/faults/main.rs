@@ -8,7 +8,9 @@
 
 mod eio;
 mod full;
+mod stopped;
 mod strace;
+mod wire;
 mod world;
 
 /// A number from an environment variable.

@@ -50,6 +50,11 @@ impl World {
         assert_eq!(self.put(target, len), Ended::Done, "PUT {target}");
     }
 
+    /// A key may have this value as well: a write that was not made here was left open.
+    pub fn also(&mut self, target: &str, bytes: Vec<u8>) {
+        self.known.entry(target.into()).or_insert_with(|| vec![None]).push(Some(bytes));
+    }
+
     #[track_caller]
     pub fn delete(&mut self, target: &str) -> Ended {
         self.write(target, &Request::delete(target), None)
