@@ -109,6 +109,13 @@ impl Request {
         self
     }
 
+    /// The same for another target.
+    #[must_use]
+    pub fn at(mut self, target: &str) -> Self {
+        self.target = target.into();
+        self
+    }
+
     /// Waits for `100 Continue` before the body.
     #[must_use]
     pub fn expect_continue(mut self) -> Self {

@@ -13,6 +13,7 @@ mod members;
 mod node;
 mod operator;
 mod orders;
+mod outcome;
 mod peer_calls;
 mod preconditions;
 mod read;

@@ -5,10 +5,11 @@ use crate::config::Config;
 use crate::config::DEFAULT_REPLICAS;
 use crate::members::{Members, local_ip_towards};
 use crate::repair::Repair;
-use kvdb_protocol::{ClusterSecret, TicketKey, VolumeId};
+use kvdb_protocol::{ClusterSecret, TicketKey, UnixMillis, VolumeId};
 use kvdb_server::peer::{Credentials, Peers};
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use tokio::sync::Notify;
 
@@ -25,12 +26,23 @@ pub(crate) struct Node {
     pub repair: Repair,
     /// Wakes the reclaim of a volume.
     pub reclaims: Mutex<HashMap<VolumeId, Arc<Notify>>>,
+    /// The last time given to a delete for its commit.
+    pub last_delete: AtomicU64,
 }
 
 impl Node {
     /// Replicas of a value: as configured, else two, or one with a single volume on the list.
     pub fn replicas(&self) -> usize {
         self.config.replicas.unwrap_or_else(|| self.members.listed_len().clamp(1, DEFAULT_REPLICAS))
+    }
+
+    /// A last time for the commit of a delete, not before `wanted`, that no other delete has: by the version that it saw and by
+    /// this time the catalog tells a delete that is repeated from another one, which must find nothing.
+    pub fn deadline_of_delete(&self, wanted: UnixMillis) -> UnixMillis {
+        let next = |last: u64| wanted.0.max(last + 1);
+        let update = self.last_delete.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |last| Some(next(last)));
+        // It always updates; either way this is the value before.
+        UnixMillis(next(update.unwrap_or_else(|last| last)))
     }
 
     /// Where the volume at `volume` (`host:port`) reaches this master.

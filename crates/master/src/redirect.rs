@@ -29,15 +29,24 @@ pub(crate) fn to_read(live: &Live, key: &Key, version: VersionId, missed: &[Volu
     to(StatusCode::FOUND, &format!("{}v={version}&back={back}{missed}", at_volume(live, key)))
 }
 
+/// A 307 to delete here, under a ticket.
+pub(crate) fn to_self(node: &Node, headers: &HeaderMap, key: &Key, version: VersionId, ticket: &str) -> Result<Response, Problem> {
+    let url = format!("http://{}{}?ticket={ticket}", own_host(node, headers)?, key.to_path());
+    Ok(naming(version, to(StatusCode::TEMPORARY_REDIRECT, &url)?))
+}
+
 /// A 307 to write or delete under a ticket.
 ///
 /// It tells the version that a write would make, so that a client which loses the answer can ask whether it was made.
 pub(crate) fn to_write(live: &Live, key: &Key, version: VersionId, ticket: &str) -> Result<Response, Problem> {
-    let mut response = to(StatusCode::TEMPORARY_REDIRECT, &format!("{}ticket={ticket}", at_volume(live, key)))?;
+    Ok(naming(version, to(StatusCode::TEMPORARY_REDIRECT, &format!("{}ticket={ticket}", at_volume(live, key)))?))
+}
+
+fn naming(version: VersionId, mut response: Response) -> Response {
     if let Ok(value) = HeaderValue::from_str(&version.to_string()) {
         response.headers_mut().insert("kvdb-version", value);
     }
-    Ok(response)
+    response
 }
 
 fn to(status: StatusCode, location: &str) -> Result<Response, Problem> {

@@ -38,6 +38,7 @@ pub async fn run(listener: TcpListener, config: Config, shutdown: CancellationTo
         listening,
         catalog: catalog.clone(),
         reclaims: Default::default(),
+        last_delete: Default::default(),
         config,
     });
     tracing::info!(cluster = %node.credentials.cluster, db = %node.config.db.display(), address = %listening, "master started");

@@ -1,7 +1,7 @@
 //! What the master answers to which request.
 
 use crate::node::Node;
-use crate::{export, list, orders, peer_calls, read, status, write};
+use crate::{export, list, orders, outcome, peer_calls, read, status, write};
 use http::{HeaderValue, Method, header};
 use kvdb_protocol::message::path;
 use kvdb_protocol::operator;
@@ -54,6 +54,7 @@ impl MasterService {
             (&Method::POST, operator::path::RECORDS) => export::records(&self.node, request).await,
             (&Method::POST, operator::path::LOOK) => export::look(&self.node, request).await,
             (&Method::POST, operator::path::UNWANTED) => export::unwanted(&self.node, request).await,
+            (&Method::POST, path::OUTCOME) => outcome::outcome(&self.node, request).await,
             (&Method::POST, path::SETTLE) => peer_calls::settle(&self.node, request).await,
             _ => Err(Problem::new(ErrorCode::BadKey, "keys beginning with '-/' are reserved, and the master has no such page")),
         }

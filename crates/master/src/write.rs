@@ -152,31 +152,47 @@ fn signed(
     let chosen: Option<Vec<(VolumeId, &Live)>> = volumes.iter().map(|id| live.get(id).map(|l| (*id, l))).collect();
     let chosen = chosen.ok_or_else(gone)?;
     let (_, first) = chosen.first().ok_or_else(gone)?;
+    let volumes = chosen.iter().map(|(id, l)| TicketVolume { id: *id, address: l.address.clone() }).collect();
+    let (ticket, encoded) = ticket(node, write, version, volumes, first.master.clone())?;
+    Ok(Granted { encoded, first: (*first).clone(), ticket })
+}
+
+fn ticket(
+    node: &Node,
+    write: &Write,
+    version: VersionId,
+    volumes: Vec<TicketVolume>,
+    commit_to: String,
+) -> Result<(Ticket, String), Problem> {
     let max = node.config.max_value_bytes;
     let arrives = Duration::from_secs(write.len.unwrap_or(max) / SLOWEST_BYTES_PER_SECOND);
     let start_by = node.catalog.now().plus(node.config.start_within);
+    let commit_by = start_by.plus((node.config.commit_within + arrives).min(LONGEST_COMMIT_WITHIN));
     let ticket = Ticket {
         cluster: node.credentials.cluster,
         op: write.op,
         key: write.key.clone(),
         version,
-        volumes: chosen.iter().map(|(id, l)| TicketVolume { id: *id, address: l.address.clone() }).collect(),
+        volumes,
         max_bytes: write.len.unwrap_or(max).min(max),
         content_type: write.content_type.clone(),
         expires: None,
         condition: write.condition.clone(),
         start_by,
-        commit_by: start_by.plus((node.config.commit_within + arrives).min(LONGEST_COMMIT_WITHIN)),
-        commit_to: first.master.clone(),
+        commit_by: if write.op == TicketOp::Delete { node.deadline_of_delete(commit_by) } else { commit_by },
+        commit_to,
         return_to: write.return_to.clone(),
         request_id: write.request_id.clone(),
     };
     let encoded = ticket.encode(&node.tickets).map_err(|_| Problem::new(ErrorCode::TooLong, "the URL is too long for a ticket"))?;
-    Ok(Granted { encoded, first: (*first).clone(), ticket })
+    Ok((ticket, encoded))
 }
 
 /// `DELETE`.
 pub(crate) async fn delete(node: &Arc<Node>, request: Request, key: Key, query: &Query, cx: &RequestContext) -> Result<Response, Problem> {
+    if let Some(text) = query.get_str("ticket") {
+        return delete_here(node, &key, text).await;
+    }
     let (head, _) = request.into_parts();
     let condition = preconditions::from_headers(&head.headers)?;
     let record = node.catalog.lookup(&key).await.map_err(|e| e.problem())?;
@@ -184,27 +200,42 @@ pub(crate) async fn delete(node: &Arc<Node>, request: Request, key: Key, query: 
     let record = record.ok_or_else(|| absent(&key))?;
     takes_writes(node)?;
     let avoid = redirect::avoided(query)?;
-    let Some(first) = replica(node, &record, &avoid) else {
-        return delete_here(node, key, &record, condition).await;
-    };
     let return_to = redirect::return_to(node, &head.headers, &head.uri, &key)?;
     let write =
         Write { key, op: TicketOp::Delete, len: Some(0), condition, content_type: None, return_to, request_id: cx.request_id.clone() };
+    let Some(first) = replica(node, &record, &avoid) else {
+        let volumes = record.replicas.iter().map(|id| TicketVolume { id: *id, address: String::new() }).collect();
+        let (ticket, encoded) = ticket(node, &write, record.version, volumes, String::new())?;
+        if !ticket.key.survives_clients() {
+            return remove(node, ticket).await;
+        }
+        return redirect::to_self(node, &head.headers, &ticket.key, record.version, &encoded);
+    };
     let live = node.members.live();
     let id = live.iter().find(|(_, l)| l.address == first.address).map(|(id, _)| *id);
     let granted = signed(node, &live, id.as_slice(), &write, record.version)?;
     redirect::to_write(&granted.first, &write.key, granted.ticket.version, &granted.encoded)
 }
 
-/// With no replica up, the master removes the key itself; the volumes follow when they are back.
-async fn delete_here(node: &Arc<Node>, key: Key, record: &Record, condition: Condition) -> Result<Response, Problem> {
-    let commit_by = node.catalog.now().plus(node.config.commit_within);
-    let request = CommitDelete { key, version: Some(record.version), condition, commit_by, removed_at: None };
+/// With no replica up, the master removes the key itself; the volumes follow when they are back. That needs a ticket too: so a
+/// request without one changes nothing, and what became of one with it can be asked for.
+async fn delete_here(node: &Arc<Node>, key: &Key, encoded: &str) -> Result<Response, Problem> {
+    let ticket = Ticket::decode(encoded, &node.tickets, node.credentials.cluster)?;
+    ticket.check_start(node.catalog.now())?;
+    if ticket.op != TicketOp::Delete || ticket.key != *key {
+        return Err(Problem::new(ErrorCode::BadTicket, "the ticket does not permit this delete; ask again without it"));
+    }
+    remove(node, ticket).await
+}
+
+async fn remove(node: &Arc<Node>, ticket: Ticket) -> Result<Response, Problem> {
+    let Ticket { key, version, condition, commit_by, volumes, .. } = ticket;
+    let request = CommitDelete { key, version: Some(version), condition, commit_by, removed_at: None };
     match node.catalog.delete(request).await.map_err(|e| e.problem())? {
         CommitAnswer::Refused(problem) => Err(problem),
         CommitAnswer::Committed(committed) => {
-            for volume in &record.replicas {
-                reclaim::kick(node, *volume);
+            for volume in &volumes {
+                reclaim::kick(node, volume.id);
             }
             let mut response = body::status(StatusCode::OK);
             if let Some(value) = committed.removed.and_then(|v| HeaderValue::from_str(&v.to_string()).ok()) {

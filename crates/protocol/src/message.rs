@@ -33,6 +33,8 @@ pub mod path {
     pub const BAD: &str = "/-/peer/bad";
     /// Master, `POST` [`super::Commit`] → [`super::CommitAnswer`].
     pub const COMMIT: &str = "/-/peer/commit";
+    /// Master, `POST`, a ticket as text, unsigned: [`super::Resolved`].
+    pub const OUTCOME: &str = "/-/outcome";
     /// Master, `POST` [`super::Settle`] → [`super::SettleAnswer`].
     pub const SETTLE: &str = "/-/peer/settle";
 }
@@ -217,6 +219,24 @@ pub enum Standing {
     Moved,
     /// It was replaced or deleted since.
     Gone,
+}
+
+/// What became of a write, as the client is told that lost the answer to it. Final.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "outcome", rename_all = "snake_case")]
+pub enum Resolved {
+    /// It was done; its value may have been replaced or removed since.
+    Committed {
+        /// The version that it made; for a delete, the one that it removed.
+        version: VersionId,
+        /// Whether the key was new.
+        created: bool,
+    },
+    /// It was not, and never will be.
+    Refused {
+        /// Why.
+        problem: Problem,
+    },
 }
 
 /// A volume asks what became of versions that it holds as prepared.

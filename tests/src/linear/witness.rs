@@ -4,36 +4,59 @@ use super::checker::check;
 use super::history::{Answer, Call, Condition, Operation, Value};
 use std::collections::HashSet;
 
-/// Makes a history smaller and keeps that there is no order: leaves out what changes nothing, and takes other outcomes for
+/// Makes a history smaller and keeps that there is no order: leaves out what changes nothing, then takes other outcomes for
 /// unknown, without a condition. Both forbid less, so what remains is a violation in itself.
 pub fn shrink(history: &[Operation]) -> Vec<Operation> {
     let mut kept = history.to_vec();
     kept.sort_by_key(|o| o.from);
+    kept.truncate(shortest_beginning(&kept));
+    reduce(&mut kept, |o| if changes_nothing(o) { None } else { Some(*o) });
+    reduce(&mut kept, |o| if changes_nothing(o) { Some(*o) } else { Some(weaker(o)) });
+    kept
+}
+
+/// How many of the first operations have no order already.
+fn shortest_beginning(history: &[Operation]) -> usize {
+    let (mut fits, mut fits_not) = (0, history.len());
+    while fits + 1 < fits_not {
+        let middle = fits.midpoint(fits_not);
+        match check(&history[..middle]) {
+            Ok(()) => fits = middle,
+            Err(_) => fits_not = middle,
+        }
+    }
+    fits_not
+}
+
+/// Does this to as many operations as it can be done to, many at a time at first.
+fn reduce(kept: &mut Vec<Operation>, change: impl Fn(&Operation) -> Option<Operation>) {
     let mut step = kept.len().div_ceil(2);
     while step > 0 {
         let mut at = 0;
         while at < kept.len() {
-            let smaller: Vec<Operation> =
-                kept.iter().enumerate().filter_map(|(i, o)| if (at..at + step).contains(&i) { weaker(o) } else { Some(*o) }).collect();
-            if smaller != kept && check(&smaller).is_err() {
+            let changed = |(i, o): (usize, &Operation)| if (at..at + step).contains(&i) { change(o) } else { Some(*o) };
+            let smaller: Vec<Operation> = kept.iter().enumerate().filter_map(changed).collect();
+            if smaller != *kept && check(&smaller).is_err() {
                 at += step - (kept.len() - smaller.len()).min(step);
-                kept = smaller;
+                *kept = smaller;
             } else {
                 at += step;
             }
         }
         step /= 2;
     }
-    kept
 }
 
-fn weaker(op: &Operation) -> Option<Operation> {
-    let call = match (op.call, op.answer) {
-        (Call::Read, _) | (_, Answer::Refused | Answer::Nothing) => return None,
-        (Call::Write(v, _), _) => Call::Write(v, Condition::Always),
-        (Call::Delete(_), _) => Call::Delete(Condition::Always),
+fn changes_nothing(op: &Operation) -> bool {
+    op.call == Call::Read || matches!(op.answer, Answer::Refused | Answer::Nothing)
+}
+
+fn weaker(op: &Operation) -> Operation {
+    let call = match op.call {
+        Call::Write(v, _) => Call::Write(v, Condition::Always),
+        _ => Call::Delete(Condition::Always),
     };
-    Some(Operation { call, answer: Answer::Unknown, ..*op })
+    Operation { call, answer: Answer::Unknown, ..*op }
 }
 
 /// A small history for people: in the order of calls, without the writes of unknown outcome whose values nobody saw.

@@ -134,3 +134,45 @@ fn no_log_holds_a_ticket() {
     eventually("the requests are logged", || logs().contains("\"path\":\"/k").then_some(()));
     assert!(!logs().contains(&ticket(&url)[..60]), "a ticket is in a log");
 }
+
+/// What the master says became of the write that this URL is for.
+fn outcome(cluster: &Cluster, url: &Url) -> serde_json::Value {
+    cluster.ask(&Request::post("/-/outcome", url.parameter("ticket").unwrap())).expect(200).json()
+}
+
+#[test]
+fn a_write_that_was_not_done_when_its_client_asked_never_will_be() {
+    let mut cluster = Cluster::start(2);
+    let url = cluster.write_url("/k", 3);
+    for _ in 0..2 {
+        assert_eq!(outcome(&cluster, &url)["outcome"], "refused");
+        cluster.kill_master();
+        cluster.start_master();
+        cluster.wait_all_up();
+    }
+    Request::put(&url.target, "abc").send(&url.address).expect_problem(409, "conflict");
+    cluster.get("/k").expect_problem(404, "not_found");
+    cluster.put("/k", b"new");
+    let delete = Url::of(&cluster.ask(&Request::delete("/k")).expect(307));
+    assert_eq!(outcome(&cluster, &delete)["outcome"], "refused");
+    Request::delete(&delete.target).send(&delete.address).expect_problem(409, "conflict");
+    assert_eq!(cluster.value("/k"), b"new");
+}
+
+#[test]
+fn a_client_that_lost_the_answer_learns_that_its_write_was_done_also_when_it_is_replaced_since() {
+    let cluster = Cluster::start(2);
+    let url = cluster.write_url("/k", 3);
+    let version = Request::put(&url.target, "abc").send(&url.address).expect(201).header("kvdb-version").unwrap().to_string();
+    let done = serde_json::json!({ "outcome": "committed", "version": version, "created": true });
+    assert_eq!(outcome(&cluster, &url), done);
+    cluster.put("/k", b"new");
+    assert_eq!(outcome(&cluster, &url), done);
+    let deletes = [(); 2].map(|()| Url::of(&cluster.ask(&Request::delete("/k")).expect(307)));
+    Request::delete(&deletes[0].target).send(&deletes[0].address).expect(200);
+    assert_eq!(outcome(&cluster, &deletes[0])["outcome"], "committed");
+    let second = outcome(&cluster, &deletes[1]);
+    assert_eq!(second["outcome"], "refused", "another delete of the same version has an outcome of its own");
+    assert_eq!(outcome(&cluster, &url), done);
+    cluster.ask(&Request::post("/-/outcome", "x")).expect_problem(403, "bad_ticket");
+}

@@ -11,6 +11,7 @@ use super::error::CatalogError;
 use super::keyspace;
 use super::placing::{self, Duty, Placed, SetReplicas};
 use super::record::{State, VolumeEntry, decode, encode};
+use super::resolve::{self, Doubt};
 use super::unwanted::{self, Unlisted, Unwanted};
 use super::view::{View, epoch};
 use kvdb_protocol::message::{CommitAnswer, Outcome, SettleItem};
@@ -48,6 +49,7 @@ pub(super) type Reply<T> = oneshot::Sender<Result<T, CatalogError>>;
 pub(super) enum Op {
     Put(CommitPut, Reply<CommitAnswer>),
     Delete(CommitDelete, Reply<CommitAnswer>),
+    Resolve(Doubt, Reply<Option<CommitAnswer>>),
     Settle(VolumeId, Vec<SettleItem>, Reply<Vec<Outcome>>),
     ReclaimDone(VolumeId, Vec<VersionId>, Reply<()>),
     Volume(VolumeId, String, Reply<()>),
@@ -65,6 +67,7 @@ pub(super) enum Op {
 /// An answer that waits for its batch.
 enum Answer {
     Commit(Reply<CommitAnswer>, CommitAnswer),
+    Resolved(Reply<Option<CommitAnswer>>, Option<CommitAnswer>),
     Settle(Reply<Vec<Outcome>>, Vec<Outcome>),
     Placed(Reply<Placed>, Placed),
     Unlisted(Reply<Vec<Unlisted>>, Vec<Unlisted>),
@@ -271,6 +274,7 @@ fn decide_one(view: &mut View<'_>, engine: &dyn Engine, now: &Now, op: Op) -> Op
     match op {
         Op::Put(put, reply) => ready(decide::put(view, now, &put), reply, Answer::Commit),
         Op::Delete(delete, reply) => ready(decide::delete(view, now, &delete), reply, Answer::Commit),
+        Op::Resolve(doubt, reply) => ready(resolve::resolve(view, now, &doubt), reply, Answer::Resolved),
         Op::Settle(volume, items, reply) => {
             ready(items.iter().map(|item| decide::settle(view, now, volume, item)).collect(), reply, Answer::Settle)
         }
@@ -327,6 +331,7 @@ impl Op {
         // A caller that has gone away needs no answer.
         let _gone = match self {
             Self::Put(_, r) | Self::Delete(_, r) => r.send(Err(error())).is_err(),
+            Self::Resolve(_, r) => r.send(Err(error())).is_err(),
             Self::Settle(_, _, r) => r.send(Err(error())).is_err(),
             Self::SetReplicas(_, r) => r.send(Err(error())).is_err(),
             Self::Unwanted(_, r) => r.send(Err(error())).is_err(),
@@ -343,6 +348,7 @@ impl Answer {
         // A caller that has gone away needs no answer: what was decided stands.
         let _gone = match self {
             Self::Commit(r, a) => r.send(Ok(a)).is_err(),
+            Self::Resolved(r, a) => r.send(Ok(a)).is_err(),
             Self::Settle(r, a) => r.send(Ok(a)).is_err(),
             Self::Placed(r, a) => r.send(Ok(a)).is_err(),
             Self::Unlisted(r, a) => r.send(Ok(a)).is_err(),
@@ -354,6 +360,7 @@ impl Answer {
     fn fail(self, error: CatalogError) {
         let _gone = match self {
             Self::Commit(r, _) => r.send(Err(error)).is_err(),
+            Self::Resolved(r, _) => r.send(Err(error)).is_err(),
             Self::Settle(r, _) => r.send(Err(error)).is_err(),
             Self::Placed(r, _) => r.send(Err(error)).is_err(),
             Self::Unlisted(r, _) => r.send(Err(error)).is_err(),

@@ -9,7 +9,7 @@
 //!   copies, and a decision entry knows if it was replaced or deleted lately: a repeat can
 //!   neither bring an old value back nor be told that it never happened;
 //! - refused: a decision entry knows, so that a late first call cannot commit what a volume has already
-//!   dropped because its second call was refused;
+//!   dropped because its second call was refused, or that a client was told never happened (`resolve`);
 //! - past its deadline: refused by the clock, which never goes back.
 //!
 //! Concurrent writes are ordered by their commits, not by their version ids: the last to commit wins.
@@ -92,7 +92,7 @@ impl Now {
     }
 
     /// The last time at which a version may be committed. `commit_by` of zero is not known.
-    fn deadline(&self, version: VersionId, commit_by: UnixMillis) -> UnixMillis {
+    pub(super) fn deadline(&self, version: VersionId, commit_by: UnixMillis) -> UnixMillis {
         let longest = UnixMillis(version.unix_millis()).plus(MAX_TICKET_LIFE);
         if commit_by.0 == 0 { longest } else { longest.min(commit_by) }
     }
@@ -104,6 +104,11 @@ impl Now {
         (self.time > self.deadline(version, commit_by))
             .then(|| Problem::new(ErrorCode::Conflict, "the write took longer than its ticket allows; ask the master again"))
     }
+}
+
+/// Whether this is from before a rebuild, which knows nothing of it.
+pub(super) fn is_before(now: &Now, time: UnixMillis) -> bool {
+    time.0 < now.floor
 }
 
 /// Refuses and remembers it, so that a repeat cannot get another answer.
@@ -177,7 +182,7 @@ fn put_decided(view: &View<'_>, now: &Now, p: &CommitPut, current: Option<&Recor
         let standing = if here { Standing::Current } else { Standing::Moved };
         return Ok(Some(CommitAnswer::Committed(Committed { standing, ..record.committed() })));
     }
-    if let Some(decision) = view.decision(now.time, |e| keyspace::put_decision(e, p.version))? {
+    if let Some(decision) = view.decision(now.time, now.deadline(p.version, p.commit_by), |e| keyspace::put_decision(e, p.version))? {
         return Ok(Some(decision.into()));
     }
     for &volume in &p.replicas {
@@ -204,12 +209,12 @@ fn retire(view: &mut View<'_>, now: &Now, key: &Key, old: &Record, deleted: Opti
 }
 
 pub(super) fn delete(view: &mut View<'_>, now: &Now, d: &CommitDelete) -> Result<CommitAnswer, CatalogError> {
-    // Two deletes are the same if their tickets saw the same version and were made in the same millisecond;
-    // another one that comes later finds nothing and is told so.
+    // Two deletes are the same if their tickets saw the same version and have the same last time, which the master gives once;
+    // another one finds nothing and is told so.
     let same = |version: VersionId| move |e| keyspace::delete_decision(e, version, d.commit_by.0);
     let remember = d.version.map(|v| same(v)(epoch(now.time)));
     if let Some(version) = d.version
-        && let Some(decision) = view.decision(now.time, same(version))?
+        && let Some(decision) = view.decision(now.time, d.commit_by, same(version))?
     {
         return Ok(decision.into());
     }
@@ -245,8 +250,9 @@ pub(super) fn settle(view: &View<'_>, now: &Now, volume: VolumeId, item: &Settle
             false => Outcome::Pending,
         });
     }
-    let decided =
-        view.decision(now.time, |e| keyspace::put_decision(e, item.version))?.is_some() || view.reclaim(volume, item.version)?.is_some();
+    let deadline = now.deadline(item.version, item.commit_by);
+    let decided = view.decision(now.time, deadline, |e| keyspace::put_decision(e, item.version))?.is_some()
+        || view.reclaim(volume, item.version)?.is_some();
     let open = !decided && now.too_late(item.version, item.commit_by).is_none();
     Ok(if open { Outcome::Pending } else { Outcome::Drop })
 }

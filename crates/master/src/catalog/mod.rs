@@ -20,6 +20,7 @@ mod list;
 pub mod memory_engine;
 mod placing;
 mod record;
+mod resolve;
 pub mod sled_engine;
 mod snapshot;
 #[cfg(test)]
@@ -34,6 +35,7 @@ pub use import::{ImportError, Imported};
 pub use list::{ListEntry, ListPage, ListQuery};
 pub use placing::{Duty, Placed, SetReplicas};
 pub use record::Record;
+pub use resolve::Doubt;
 pub use snapshot::Export;
 pub use unwanted::{Unlisted, Unwanted};
 
@@ -211,6 +213,12 @@ impl Catalog {
     /// Removes a key. Answers and errors are as with [`Catalog::commit`].
     pub async fn delete(&self, request: CommitDelete) -> Result<CommitAnswer, CatalogError> {
         self.ask(|reply| Op::Delete(request, reply)).await
+    }
+
+    /// What became of a write whose answer was lost. If it was not committed, it never will be. None: it is too long ago to
+    /// be told.
+    pub async fn resolve(&self, doubt: Doubt) -> Result<Option<CommitAnswer>, CatalogError> {
+        self.ask(|reply| Op::Resolve(doubt, reply)).await
     }
 
     /// What became of versions that a volume holds as prepared, in the order asked. `Drop` is final.

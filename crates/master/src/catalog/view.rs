@@ -112,9 +112,16 @@ impl<'a> View<'a> {
         Ok(())
     }
 
-    /// The decision at one of `key(epoch)` for the present and the last epoch.
-    pub(super) fn decision(&self, now: UnixMillis, key: impl Fn(u64) -> Vec<u8>) -> Result<Option<Decision>, CatalogError> {
-        for e in [Some(epoch(now)), epoch(now).checked_sub(1)].into_iter().flatten() {
+    /// The decision at one of `key(epoch)` for the present and the last epoch, and for that of the deadline, where those stand
+    /// that must be kept until then.
+    pub(super) fn decision(
+        &self,
+        now: UnixMillis,
+        deadline: UnixMillis,
+        key: impl Fn(u64) -> Vec<u8>,
+    ) -> Result<Option<Decision>, CatalogError> {
+        let later = Some(epoch(deadline)).filter(|e| *e > epoch(now));
+        for e in [Some(epoch(now)), epoch(now).checked_sub(1), later].into_iter().flatten() {
             if let Some(bytes) = self.get(&key(e))? {
                 return decode(&bytes, "decision").map(Some);
             }
