@@ -124,6 +124,11 @@ impl Server {
         self.args = args;
     }
 
+    /// Replaces the environment variables of its own for the next start.
+    pub fn set_env(&mut self, env: Vec<(String, String)>) {
+        self.env = env;
+    }
+
     /// The log of all its lives.
     pub fn log_text(&self) -> String {
         std::fs::read(&self.log).map(|b| String::from_utf8_lossy(&b).into_owned()).unwrap_or_default()

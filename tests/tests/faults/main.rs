@@ -6,6 +6,7 @@
 // A helper that fails fails its test; what was skipped, and seeds, are printed.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, clippy::print_stderr)]
 
+mod clock;
 mod eio;
 mod full;
 mod stopped;
