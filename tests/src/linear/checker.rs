@@ -118,7 +118,9 @@ impl Open<'_> {
         let value = case.value;
         case.used.retain(|call, _| named(*call).is_none_or(|v| Some(v) == value));
         for (bit, op) in self.known() {
-            if effect(case.value, op.call, op.answer) == Some(case.value) {
+            // A write of what is there already is none of these: it may be needed later.
+            let only_looks = matches!(op.answer, Answer::Found(_) | Answer::Nothing | Answer::Refused);
+            if only_looks && effect(case.value, op.call, op.answer).is_some() {
                 case.done |= 1 << bit;
             }
         }
