@@ -41,7 +41,7 @@ impl Server {
     /// The command that starts it.
     pub fn command(&self) -> Command {
         let mut command = Command::new(&self.program);
-        for (name, _) in std::env::vars().filter(|(n, _)| n.starts_with("KVDB_") || n == "PORT" || n == "RUST_LOG") {
+        for (name, _) in std::env::vars().filter(|(n, _)| (n.starts_with("KVDB_") && n != "KVDB_BUG") || n == "PORT" || n == "RUST_LOG") {
             command.env_remove(name);
         }
         command.args(&self.args).args(["--bind", &self.ip, "--port", &self.port.to_string()]);

@@ -61,6 +61,17 @@ fn imports_run_one_way() {
 }
 
 #[test]
+fn no_ordinary_build_has_the_deliberate_bugs() {
+    let mut manifests = vec![root().join("Cargo.toml"), root().join("tests/Cargo.toml"), root().join("tests/model/Cargo.toml")];
+    manifests.extend(fs::read_dir(root().join("crates")).unwrap().map(|e| e.unwrap().path().join("Cargo.toml")));
+    for manifest in manifests {
+        let text = fs::read_to_string(&manifest).unwrap();
+        let asks = text.lines().filter(|l| !l.starts_with('#') && l.contains("lab") && l.trim() != "lab = []").count();
+        assert!(asks == 0 && !text.contains("default = ["), "{} asks for the feature lab", manifest.display());
+    }
+}
+
+#[test]
 fn the_protocol_does_no_input_or_output() {
     let mut files = Vec::new();
     sources(&root().join("crates/protocol/src"), &mut files);

@@ -4,6 +4,7 @@
 //! entries of a key together and settles them. Memory holds one entry of each stream and one key's.
 //! Pure: where the entries come from, and where the records go, is others' business.
 
+use kvdb_protocol::lab::{self, Bug};
 use kvdb_protocol::message::{Deleted, Entry, ValueEntry};
 use kvdb_protocol::{ContentHash, Key, UnixMillis, VersionId, VolumeId};
 use std::collections::{BTreeMap, HashSet};
@@ -223,7 +224,7 @@ impl Gathered {
         match entry {
             Entry::Value(value) => self.versions.entry(value.version).or_default().push((volume, value)),
             Entry::Tombstone { deleted, version, .. } => {
-                if self.tombstone.is_none_or(|(t, _)| t.seq < deleted.seq) {
+                if self.tombstone.is_none_or(|(t, _)| t.seq < deleted.seq) && !lab::has(Bug::RebuildIgnoresDeletes) {
                     self.tombstone = Some((deleted, version));
                 }
             }

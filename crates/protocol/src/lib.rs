@@ -8,6 +8,7 @@ pub mod error;
 pub mod hash;
 pub mod id;
 pub mod key;
+pub mod lab;
 pub mod limits;
 pub mod message;
 pub mod operator;

@@ -5,6 +5,7 @@
 //! A value of at most one subtree has no chaining values: that subtree is the root.
 
 use crate::hash::ContentHash;
+use crate::lab::{self, Bug};
 use crate::limits::SUBTREE_BYTES;
 use blake3::Hasher;
 use blake3::hazmat::{HasherExt, Mode, merge_subtrees_non_root, merge_subtrees_root};
@@ -115,6 +116,9 @@ pub fn root_of(len: u64, subtrees: &[ChainingValue]) -> Option<ContentHash> {
 /// The chaining values must have been checked with [`root_of`] before.
 pub fn verify_subtree(len: u64, root: &ContentHash, subtrees: &[ChainingValue], index: u64, bytes: &[u8]) -> bool {
     let Some(range) = subtree_range(len, index) else { return false };
+    if lab::has(Bug::ReadNotChecked) {
+        return true;
+    }
     if bytes.len() as u64 != range.end - range.start {
         return false;
     }

@@ -109,6 +109,9 @@ pub async fn serve<S: Service>(
     let cut = CancellationToken::new();
     let upkeep = cut.clone();
     tokio::spawn(async move { upkeep.run_until_cancelled(keep_metrics_small()).await });
+    if let Some(bug) = kvdb_protocol::lab::active() {
+        tracing::error!(bug = bug.name(), "A DELIBERATE BUG IS ACTIVE: this server is for tests of tests only");
+    }
     tracing::info!(server = name, address = %local, "listening");
 
     while let Some((stream, remote, place)) = shutdown.run_until_cancelled(accept(&listener, &places)).await {

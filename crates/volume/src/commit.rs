@@ -2,6 +2,7 @@
 
 use crate::node::Node;
 use crate::upload::Durable;
+use kvdb_protocol::lab::{self, Bug};
 use kvdb_protocol::limits::MAX_PEER_BATCH;
 use kvdb_protocol::message::{Commit, CommitAnswer, Committed, Outcome, Prepared, ReclaimItem, Settle, SettleAnswer, SettleItem, path};
 use kvdb_protocol::{ErrorCode, Problem, Ticket, UnixMillis, VersionId};
@@ -45,12 +46,18 @@ pub(crate) async fn commit(node: &Node, ticket: &Ticket, encoded: &str, value: O
         if !uncertain && (!problem.retry || problem.code == ErrorCode::NoSpace) {
             return Err(problem);
         }
-        if Instant::now() >= give_up {
+        // Looked at once more after the pause: a process that was halted in it must not ask long after the others have gone on.
+        if Instant::now() >= give_up || pause_passes(give_up).await {
             let detail = format!("the value is durable, but the master did not confirm it ({error}); ask for the key again in a while");
             return Err(if uncertain { Problem::new(ErrorCode::OutcomeUnknown, detail) } else { problem });
         }
-        tokio::time::sleep(COMMIT_PAUSE).await;
     }
+}
+
+/// Pauses between two tries; whether it is too late for another by then.
+async fn pause_passes(give_up: Instant) -> bool {
+    tokio::time::sleep(COMMIT_PAUSE).await;
+    Instant::now() >= give_up
 }
 
 /// Commits a durable upload and tells the rest of the chain. To be run in a task of its own, so that it
@@ -92,6 +99,10 @@ async fn settle_once(node: &Node) -> Result<(), Problem> {
         waiting.retain(|i| i.commit_by < now && !node.is_in_flight(i.version) && !log.is_open(i.version, now));
         waiting.iter().filter_map(|i| Some((i.version, log.last_ordered(i.version)?))).collect()
     };
+    if lab::has(Bug::DroppedUnasked) {
+        let lost: Vec<ReclaimItem> = waiting.into_iter().map(|i| ReclaimItem { key: i.key, version: i.version, deleted: None }).collect();
+        return node.with_store(move |s| s.remove(&lost)).await;
+    }
     for items in waiting.chunks(MAX_PEER_BATCH) {
         let message = Settle { volume: node.volume(), versions: items.to_vec() };
         let to = Destination { address: &master, volume: node.volume(), target: path::SETTLE };

@@ -3,6 +3,7 @@
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use http::HeaderMap;
+use kvdb_protocol::lab::{self, Bug};
 use kvdb_protocol::{ErrorCode, Problem};
 use md5::{Digest as _, Md5};
 use sha2::{Sha256, Sha512};
@@ -62,7 +63,7 @@ impl DigestCheck {
 
 fn compare(name: &str, digests: Option<(Vec<u8>, Vec<u8>)>) -> Result<(), Problem> {
     match digests {
-        Some((have, want)) if have != want => {
+        Some((have, want)) if have != want && !lab::has(Bug::DigestNotCompared) => {
             let detail = format!(
                 "the {name} of the bytes that arrived is {}, not {}; nothing was stored",
                 BASE64_STANDARD.encode(have),

@@ -5,6 +5,7 @@
 //! answers that were asked for, before the second copy was ordered must not touch it. A late message can only
 //! come out of this process's own sockets and tasks, so memory is enough.
 
+use kvdb_protocol::lab::{self, Bug};
 use kvdb_protocol::{UnixMillis, VersionId};
 use std::collections::HashMap;
 
@@ -36,7 +37,7 @@ impl FetchLog {
 
     /// Whether a removal sent at this time was decided before the copy was ordered.
     pub fn outdates(&self, version: VersionId, removal_sent: UnixMillis) -> bool {
-        self.0.get(&version).is_some_and(|f| f.sent >= removal_sent)
+        self.0.get(&version).is_some_and(|f| f.sent >= removal_sent) && !lab::has(Bug::LateRemovalObeyed)
     }
 
     /// When the last fetch of a version was ordered: an answer asked for before another one says nothing of what is here.

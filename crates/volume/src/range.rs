@@ -1,5 +1,7 @@
 //! The `Range` header (RFC 9110 §14): one range of bytes, or none.
 
+use kvdb_protocol::lab::{self, Bug};
+
 /// What a `Range` header asks of a value of known length.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ranged {
@@ -35,7 +37,8 @@ pub(crate) fn parse(header: &str, len: u64) -> Ranged {
             } else if first >= len {
                 Ranged::Unsatisfiable
             } else {
-                Ranged::Part { first, last: last.min(len - 1) }
+                let last = last.min(len - 1);
+                Ranged::Part { first, last: if lab::has(Bug::RangeOffByOne) && last > first { last - 1 } else { last } }
             }
         }
         _ => Ranged::Whole,

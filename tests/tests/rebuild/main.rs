@@ -146,7 +146,7 @@ fn a_rebuild_that_cannot_be_right_is_refused() {
     refused(rebuild(&cluster, &[0, 1], &[]), "not empty");
     fs::remove_dir_all(cluster.db_dir()).unwrap();
     let db = cluster.db_dir();
-    refused(rebuild_into(&db, &cluster, &[0, 1], &[]), "the file `secret` of any volume's directory");
+    refused(rebuild_into(&db, &cluster, &[0, 1], &[]), "the file `secret` in its directory and in that of any volume");
     let wrong = rebuild_into(&db, &cluster, &[0, 1], &["--secret", "0123456789abcdef0123"]);
     refused(wrong, &format!("the volume at {} does not accept this secret", cluster.volume_addr(0)));
     refused(rebuild(&cluster, &[0, 0], &[]), "list it once");

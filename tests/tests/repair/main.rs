@@ -5,6 +5,7 @@
 
 mod availability;
 mod bad;
+mod balance;
 mod change;
 mod lost;
 

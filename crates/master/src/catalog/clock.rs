@@ -4,6 +4,7 @@
 //! the clock starts at the stored lease, so neither can go back across a crash. When the lease is not
 //! extended in time, the clock stands still: what was decided by it ("too late") then stays decided.
 
+use kvdb_protocol::lab::{self, Bug};
 use kvdb_protocol::{UnixMillis, VersionId};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -44,7 +45,8 @@ impl Clock {
     /// until [`Clock::extend`] is called.
     pub(super) fn new(clocks: Clocks, stored_lease: u64) -> Self {
         let (wall, forward) = clocks();
-        let offset = AtomicU64::new(stored_lease.max(wall).saturating_sub(forward));
+        let stored = if lab::has(Bug::ClockGoesBack) { 0 } else { stored_lease };
+        let offset = AtomicU64::new(stored.max(wall).saturating_sub(forward));
         Self { clocks, offset, lease: AtomicU64::new(stored_lease), last: Mutex::new((0, 0)), low: Notify::new() }
     }
 

@@ -18,6 +18,7 @@ use super::error::CatalogError;
 use super::keyspace;
 use super::record::{CommittedAs, Decision, ReclaimEntry, Record};
 use super::view::{View, epoch};
+use kvdb_protocol::lab::{self, Bug};
 use kvdb_protocol::limits::{MAX_CONTENT_TYPE_BYTES, MAX_REPLICAS};
 use kvdb_protocol::message::{CommitAnswer, Committed, Deleted, Outcome, SettleItem, Standing};
 use kvdb_protocol::ticket::Condition;
@@ -101,7 +102,7 @@ impl Now {
         if version.unix_millis() < self.floor {
             return Some(Problem::new(ErrorCode::Conflict, "the metadata was rebuilt while the value was on its way; send it again"));
         }
-        (self.time > self.deadline(version, commit_by))
+        (self.time > self.deadline(version, commit_by) && !lab::has(Bug::LateCommitAccepted))
             .then(|| Problem::new(ErrorCode::Conflict, "the write took longer than its ticket allows; ask the master again"))
     }
 }
@@ -113,7 +114,7 @@ pub(super) fn is_before(now: &Now, time: UnixMillis) -> bool {
 
 /// Refuses and remembers it, so that a repeat cannot get another answer.
 fn refuse(view: &mut View<'_>, decision_key: Option<Vec<u8>>, code: ErrorCode, detail: &str) -> Result<CommitAnswer, CatalogError> {
-    if let Some(key) = decision_key {
+    if let Some(key) = decision_key.filter(|_| !lab::has(Bug::RefusalForgotten)) {
         view.decide(key, &Decision::Refused { code: code.as_str().into(), detail: detail.into() })?;
     }
     Ok(CommitAnswer::Refused(Problem::new(code, detail)))
@@ -135,10 +136,10 @@ pub(super) fn put(view: &mut View<'_>, now: &Now, p: &CommitPut) -> Result<Commi
     now.require(now.room.for_put)?;
     let live = current.as_ref().filter(|r| !r.expired(now.time));
     let remember = Some(keyspace::put_decision(epoch(now.time), p.version));
-    if p.create && live.is_some() {
+    if p.create && live.is_some() && !lab::has(Bug::CreateNotChecked) {
         return refuse(view, remember, ErrorCode::Exists, EXISTS);
     }
-    if !p.condition.holds(live.map(|r| r.hash)) {
+    if !p.condition.holds(live.map(|r| r.hash)) && !lab::has(Bug::ConditionNotChecked) {
         return refuse(view, remember, ErrorCode::PreconditionFailed, PRECONDITION);
     }
     let record = Record {
@@ -202,7 +203,7 @@ fn put_decided(view: &View<'_>, now: &Now, p: &CommitPut, current: Option<&Recor
 fn retire(view: &mut View<'_>, now: &Now, key: &Key, old: &Record, deleted: Option<Deleted>) -> Result<(), CatalogError> {
     let committed = CommittedAs::from(old.committed());
     let entry = ReclaimEntry { key: key.clone(), deleted, committed: Some(committed) };
-    for &volume in &old.replicas {
+    for &volume in old.replicas.iter().filter(|_| !lab::has(Bug::OldCopiesKept)) {
         view.add_reclaim(volume, old.version, &entry)?;
     }
     view.decide(keyspace::put_decision(epoch(now.time), old.version), &Decision::Committed(committed))
@@ -254,5 +255,5 @@ pub(super) fn settle(view: &View<'_>, now: &Now, volume: VolumeId, item: &Settle
     let decided = view.decision(now.time, deadline, |e| keyspace::put_decision(e, item.version))?.is_some()
         || view.reclaim(volume, item.version)?.is_some();
     let open = !decided && now.too_late(item.version, item.commit_by).is_none();
-    Ok(if open { Outcome::Pending } else { Outcome::Drop })
+    Ok(if open && !lab::has(Bug::PendingDropped) { Outcome::Pending } else { Outcome::Drop })
 }

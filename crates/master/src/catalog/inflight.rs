@@ -5,6 +5,7 @@
 //! not been answered to anybody yet, and nobody has read it. The order matters: a batch is announced
 //! before the engine sees it, and withdrawn when it is durable but before anyone is answered.
 
+use kvdb_protocol::lab::{self, Bug};
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -96,7 +97,7 @@ impl InFlight {
 
     /// To be asked after the engine was read.
     pub(super) fn seen(&self, key: &[u8]) -> Seen {
-        if !self.slot(key).is_some_and(|s| s.load(Ordering::SeqCst)) {
+        if lab::has(Bug::UndurableRead) || !self.slot(key).is_some_and(|s| s.load(Ordering::SeqCst)) {
             return Seen::Durable;
         }
         let batch = self.batch();

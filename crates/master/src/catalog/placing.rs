@@ -6,6 +6,7 @@ use super::error::CatalogError;
 use super::keyspace;
 use super::record::{ReclaimEntry, Record, decode, encode};
 use super::view::View;
+use kvdb_protocol::lab::{self, Bug};
 use kvdb_protocol::limits::MAX_REPLICAS;
 use kvdb_protocol::{Key, UnixMillis, VersionId, VolumeId};
 use serde::{Deserialize, Serialize};
@@ -59,12 +60,12 @@ pub(super) fn set_replicas(view: &mut View<'_>, now: &Now, r: &SetReplicas) -> R
     let Some(record) = view.record(&r.key)?.filter(|c| c.version == r.version) else {
         return Ok(Placed::Outdated("the key was replaced or deleted"));
     };
-    if record.replicas != r.before {
+    if record.replicas != r.before && !lab::has(Bug::ReplicasSetBlindly) {
         return Ok(Placed::Outdated("its volumes were changed"));
     }
     for &volume in r.after.iter().filter(|v| !r.before.contains(v)) {
         // Its removal may be on the way: it would take the new copy, too.
-        if view.reclaim(volume, r.version)?.is_some() {
+        if view.reclaim(volume, r.version)?.is_some() && !lab::has(Bug::ReplicaBeforeRemoval) {
             return Ok(Placed::Outdated("a volume has still to remove its earlier copy"));
         }
     }

@@ -6,6 +6,7 @@
 //! (128 KiB for a page of 17 pairs), so that the data file is the only one that changes after opening.
 
 use super::engine::{ApplyError, Batch, Engine, EngineError, Pair, is_empty_range};
+use kvdb_protocol::lab::{self, Bug};
 use std::fs::File;
 use std::io;
 use std::ops::Bound;
@@ -59,7 +60,7 @@ impl SledEngine {
 
     fn make_durable(&self) -> Result<(), EngineError> {
         self.db()?.flush().map_err(sled_error)?;
-        self.data.sync_data().map_err(io_error)
+        if lab::has(Bug::CatalogNotSynced) { Ok(()) } else { self.data.sync_data().map_err(io_error) }
     }
 }
 

@@ -4,6 +4,7 @@ use super::plan::Step;
 use crate::catalog::{Placed, Record, SetReplicas};
 use crate::node::Node;
 use crate::reclaim;
+use kvdb_protocol::lab::{self, Bug};
 use kvdb_protocol::message::{Fetch, Keep, Prepared, ValueEntry, path};
 use kvdb_protocol::{Key, VolumeId};
 use kvdb_server::peer::Destination;
@@ -55,6 +56,9 @@ async fn copy(
         sent,
         rate: node.config.repair_bytes_per_second,
     };
+    if lab::has(Bug::NamedBeforeCopied) && !anew {
+        return place(node, key, record, after, order.commit_by).await.map(|seq| seq.is_some());
+    }
     let fetch = Destination { address: &to.address, volume: target, target: path::FETCH };
     let got: Prepared = node.peers.post(&node.credentials, fetch, &order, within).await.map_err(|e| e.to_string())?;
     if (got.len, got.hash) != (record.len, record.hash) {

@@ -3,6 +3,7 @@
 use crate::catalog::Record;
 use crate::placement::{self, Candidate};
 use kvdb_protocol::VolumeId;
+use kvdb_protocol::lab::{self, Bug};
 use rand::Rng;
 use std::collections::HashMap;
 
@@ -80,7 +81,8 @@ impl Volumes {
         if keep.len() >= self.wanted {
             return self.trimmed(record, keep);
         }
-        let sources: Vec<VolumeId> = record.replicas.iter().copied().filter(|v| !bad(*v) && self.is_up(*v)).collect();
+        let usable = |v: &VolumeId| (!bad(*v) || lab::has(Bug::CopiedFromBad)) && self.is_up(*v);
+        let sources: Vec<VolumeId> = record.replicas.iter().copied().filter(usable).collect();
         if sources.is_empty() {
             return Step::Unreachable;
         }

@@ -10,6 +10,7 @@ pub use direct::DiskReader;
 pub use walk::{blob_dirs, blob_path, list, list_blobs};
 pub use writer::BlobWriter;
 
+use kvdb_protocol::lab::{self, Bug};
 use rustix::fs::{CWD, OFlags, RenameFlags};
 use rustix::io::Errno;
 use std::fs::{File, OpenOptions};
@@ -157,12 +158,14 @@ pub enum Existing {
 /// Of [`Op::Sync`] or [`Op::SyncDir`]: nothing is known of what is on the disk; it must not be tried again.
 /// Of [`Op::SyncDir`] alone the file has its new name already, if only in memory.
 pub fn publish(file: &File, from: &Path, to: &Path, existing: Existing) -> Result<(), DiskError> {
-    file.sync_data().at(Op::Sync, from)?;
+    if !lab::has(Bug::BlobNotSynced) {
+        file.sync_data().at(Op::Sync, from)?;
+    }
     match existing {
         Existing::Replace => std::fs::rename(from, to).at(Op::Rename, to)?,
         Existing::Keep => rename_beside(from, to)?,
     }
-    sync_parent(to)
+    if lab::has(Bug::NameNotSynced) { Ok(()) } else { sync_parent(to) }
 }
 
 /// Renames, unless the new name is taken.

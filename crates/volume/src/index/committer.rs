@@ -8,6 +8,7 @@ use crate::format::record::{
     Place, Record, ValueRecord, bad_row, blob_list_key, entry_key, parse_entry_key, parse_time_list_key, time_list_key,
 };
 use fjall::{OwnedWriteBatch, PersistMode};
+use kvdb_protocol::lab::{self, Bug};
 use kvdb_protocol::message::ReclaimItem;
 use kvdb_protocol::{Key, VersionId};
 use std::collections::{BTreeMap, HashMap};
@@ -257,7 +258,7 @@ impl Worker {
         if batch.is_empty() {
             return Ok(());
         }
-        let mode = if must_sync { PersistMode::SyncData } else { PersistMode::Buffer };
+        let mode = if must_sync && !lab::has(Bug::IndexNotSynced) { PersistMode::SyncData } else { PersistMode::Buffer };
         if let Err(e) = batch.durability(Some(mode)).commit() {
             let reason = e.to_string();
             stop(&self.stopped, &reason);
@@ -302,7 +303,7 @@ impl Worker {
 impl Op {
     /// Whether it is refused where room is short. Commits and removes never are.
     fn takes_room(&self) -> bool {
-        matches!(self, Self::Put { .. })
+        matches!(self, Self::Put { .. }) || (matches!(self, Self::Remove { .. }) && lab::has(Bug::RemovalNeedsRoom))
     }
 }
 
@@ -360,6 +361,7 @@ impl Batch<'_> {
     fn remove(&mut self, items: Vec<ReclaimItem>) -> Result<Outcome, IndexError> {
         let mut files = Vec::new();
         for ReclaimItem { key, version, deleted } in items {
+            let deleted = deleted.filter(|_| !lab::has(Bug::NoTombstone));
             let k = entry_key(&key, version);
             let current = self.current(&k)?;
             if let Some(Record::Value(record)) = &current {
