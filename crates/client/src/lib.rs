@@ -27,7 +27,9 @@ mod put;
 mod retry;
 mod source;
 mod transport;
-mod url;
+// For the fuzzers.
+#[doc(hidden)]
+pub mod url;
 
 pub use client::{Builder, Client, DeleteOutcome};
 pub use error::Error;

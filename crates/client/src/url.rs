@@ -6,35 +6,36 @@
 use crate::error::Error;
 use kvdb_protocol::Key;
 use kvdb_protocol::key::query_escape;
-use reqwest::Url;
+pub use reqwest::Url;
 
 /// The master's URL, `scheme://host:port`, from what a user typed; `http://` is added where it is missing.
-pub(crate) fn base(text: &str) -> Result<Url, Error> {
+pub fn base(text: &str) -> Result<Url, Error> {
     let bad = |reason: &str| Error::BaseUrl { url: text.into(), reason: reason.into() };
     let full = if text.contains("://") { text.to_string() } else { format!("http://{text}") };
     let url = Url::parse(&full).map_err(|e| bad(&e.to_string()))?;
     if url.scheme() != "http" && url.scheme() != "https" {
         return Err(bad("only http is spoken"));
     }
-    if !url.has_host() || url.path() != "/" || url.query().is_some() || !url.username().is_empty() {
+    let more = url.query().is_some() || url.fragment().is_some() || !url.username().is_empty() || url.password().is_some();
+    if !url.has_host() || url.path() != "/" || more {
         return Err(bad("it has more than a host and a port"));
     }
     Ok(url)
 }
 
 /// The URL of a key at the master.
-pub(crate) fn of_key(base: &Url, key: &Key) -> Result<Url, Error> {
+pub fn of_key(base: &Url, key: &Key) -> Result<Url, Error> {
     of_bytes(base, key.as_bytes())
 }
 
 /// The URL of a prefix at the master, which unlike a key may be empty.
-pub(crate) fn of_bytes(base: &Url, bytes: &[u8]) -> Result<Url, Error> {
+pub fn of_bytes(base: &Url, bytes: &[u8]) -> Result<Url, Error> {
     let escaped = query_escape(bytes);
     join(base, &format!("/{}", one_segment_if_needed(&escaped)?))
 }
 
 /// The place that a redirect names, which may be relative to `from`.
-pub(crate) fn of_location(from: &Url, location: &str) -> Result<Url, Error> {
+pub fn of_location(from: &Url, location: &str) -> Result<Url, Error> {
     let bad = || Error::NotKvdb { url: shown(from), reason: "a redirect to nowhere".into(), status: 307 };
     let (origin, target) = match location.split_once("://") {
         Some((scheme, rest)) => {
@@ -54,19 +55,19 @@ pub(crate) fn of_location(from: &Url, location: &str) -> Result<Url, Error> {
 }
 
 /// Whether a redirect leads to a volume that takes the body, rather than back to a master.
-pub(crate) fn carries_ticket(url: &Url) -> bool {
+pub fn carries_ticket(url: &Url) -> bool {
     url.query().is_some_and(|q| q.split('&').any(|pair| pair.starts_with("ticket=")))
 }
 
 /// For people and logs: without the query, which may hold a ticket.
-pub(crate) fn shown(url: &Url) -> String {
+pub fn shown(url: &Url) -> String {
     let mut url = url.clone();
     url.set_query(None);
     url.to_string()
 }
 
 /// `scheme://host:port`.
-pub(crate) fn origin(url: &Url) -> String {
+pub fn origin(url: &Url) -> String {
     url.origin().ascii_serialization()
 }
 
@@ -96,7 +97,7 @@ mod tests {
     fn a_base_url_is_a_host_and_a_port() {
         assert_eq!(base("localhost:3000").unwrap().as_str(), "http://localhost:3000/");
         assert_eq!(base("http://10.0.0.1").unwrap().as_str(), "http://10.0.0.1/");
-        for bad in ["http://h/path", "http://h/?q", "ftp://h", "http://u@h", "", "http://"] {
+        for bad in ["http://h/path", "http://h/?q", "ftp://h", "http://u@h", "http://:p@h", "http://h/#f", "", "http://"] {
             assert!(matches!(base(bad), Err(Error::BaseUrl { .. })), "{bad}");
         }
     }

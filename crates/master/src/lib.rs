@@ -8,14 +8,18 @@ pub mod export;
 pub mod placement;
 pub mod rebuild;
 
-mod list;
+// Parsers of outside bytes, for the fuzzers.
+#[doc(hidden)]
+pub mod list;
+#[doc(hidden)]
+pub mod preconditions;
+
 mod members;
 mod node;
 mod operator;
 mod orders;
 mod outcome;
 mod peer_calls;
-mod preconditions;
 mod read;
 mod reclaim;
 mod redirect;

@@ -9,32 +9,35 @@ use kvdb_server::body::{self, Response};
 use kvdb_server::query::Query;
 use serde_json::{Map, Value, json};
 
-/// One page. `limit` is at most 10,000; `start` is a page's `next`, or a key after which to begin.
+/// One page.
 pub(crate) async fn list(node: &Node, path: &str, query: &Query) -> Result<Response, Problem> {
+    let asked = asked(path, query)?;
+    let page = node.catalog.list(&asked).await.map_err(|e| e.problem())?;
+    Ok(body::json(StatusCode::OK, &document(page, asked.detail, asked.delimiter.is_some())))
+}
+
+/// What is asked for. `limit` is at most 10,000; `start` is a page's `next`, or a key after which to begin.
+pub fn asked(path: &str, query: &Query) -> Result<ListQuery, Problem> {
     let prefix = key::decode(path.strip_prefix('/').unwrap_or(path))?;
     let limit = match query.get_parsed::<usize>("limit")? {
         None => DEFAULT_LIST_PAGE_KEYS,
         Some(n) if (1..=MAX_LIST_PAGE_KEYS).contains(&n) => n,
         Some(_) => return Err(Problem::new(ErrorCode::BadRequest, format!("`limit` must be 1 to {MAX_LIST_PAGE_KEYS}"))),
     };
-    let detail = query.has("detail");
-    let request = ListQuery {
+    Ok(ListQuery {
         prefix,
         start: query.get("start").filter(|s| !s.is_empty()).map(start).transpose()?,
         delimiter: query.get("delimiter").filter(|d| !d.is_empty()).map(<[u8]>::to_vec),
         limit,
-        detail,
-    };
-    let delimited = request.delimiter.is_some();
-    let page = node.catalog.list(&request).await.map_err(|e| e.problem())?;
-    Ok(body::json(StatusCode::OK, &document(page, detail, delimited)))
+        detail: query.has("detail"),
+    })
 }
 
 /// What a `next` begins with that is not the plain last entry of its page.
 const HEX: &str = "hex:";
 
 /// A page's `next`: unchanged by whatever URL encoding a client applies to it.
-fn next(bytes: &[u8]) -> String {
+pub fn next(bytes: &[u8]) -> String {
     let plain = |b: &u8| b.is_ascii_alphanumeric() || b"-._~/".contains(b);
     match std::str::from_utf8(bytes) {
         Ok(text) if bytes.iter().all(plain) => text.to_string(),
@@ -43,7 +46,7 @@ fn next(bytes: &[u8]) -> String {
 }
 
 /// A `start`: a page's `next`, or a key.
-fn start(given: &[u8]) -> Result<Vec<u8>, Problem> {
+pub fn start(given: &[u8]) -> Result<Vec<u8>, Problem> {
     let Some(digits) = given.strip_prefix(HEX.as_bytes()) else { return Ok(given.to_vec()) };
     let digit = |b: &u8| char::from(*b).to_digit(16).and_then(|d| u8::try_from(d).ok());
     let digits: Option<Vec<u8>> = digits.iter().map(digit).collect();

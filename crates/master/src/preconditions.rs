@@ -8,7 +8,7 @@ use kvdb_protocol::{Condition, ContentHash, ErrorCode, Problem};
 const MAX_TAGS: usize = 16;
 
 /// Reads `If-Match` and `If-None-Match`.
-pub(crate) fn from_headers(headers: &HeaderMap) -> Result<Condition, Problem> {
+pub fn from_headers(headers: &HeaderMap) -> Result<Condition, Problem> {
     Ok(Condition { if_match: tags(headers, header::IF_MATCH, false)?, if_none_match: tags(headers, header::IF_NONE_MATCH, true)? })
 }
 
@@ -34,7 +34,8 @@ fn tags(headers: &HeaderMap, name: HeaderName, weak: bool) -> Result<Option<Tags
                 continue;
             }
             let quoted = strong.unwrap_or(tag).strip_prefix('"').and_then(|t| t.strip_suffix('"')).ok_or_else(|| malformed(&name))?;
-            hashes.extend(ContentHash::from_hex(quoted));
+            // Tags are compared as text: one in capitals is another.
+            hashes.extend(ContentHash::from_hex(quoted).filter(|h| h.to_hex() == quoted));
         }
     }
     Ok(Some(Tags::Of(hashes)))
@@ -62,6 +63,7 @@ mod tests {
         assert_eq!(read("if-match", &format!("\"other\", {tag}")).unwrap().if_match, Some(Tags::Of(vec![h])));
         assert_eq!(read("if-match", &format!("W/{tag}")).unwrap().if_match, Some(Tags::Of(vec![])), "weak tags never match strongly");
         assert_eq!(read("if-none-match", &format!("W/{tag}")).unwrap().if_none_match, Some(Tags::Of(vec![h])));
+        assert_eq!(read("if-match", &tag.to_uppercase()).unwrap().if_match, Some(Tags::Of(vec![])));
         assert_eq!(read("if-none-match", "*").unwrap().if_none_match, Some(Tags::Any));
         assert_eq!(read("accept", "x").unwrap(), Condition::default());
     }

@@ -156,7 +156,7 @@ impl Ticket {
         if format != FORMAT {
             return Err(TicketError::Format(format));
         }
-        let ticket: Self = postcard::from_bytes(body).map_err(|_| TicketError::Malformed)?;
+        let Ok((ticket, [])) = postcard::take_from_bytes::<Self>(body) else { return Err(TicketError::Malformed) };
         if ticket.cluster != cluster {
             return Err(TicketError::Cluster);
         }
@@ -220,6 +220,16 @@ mod tests {
         assert_eq!(Ticket::decode(&text, &ClusterSecret::random().ticket_key(), t.cluster), Err(TicketError::Signature));
         assert_eq!(Ticket::decode(&text, &k, ClusterId::random()), Err(TicketError::Cluster));
         assert_eq!(Ticket::decode("", &k, t.cluster), Err(TicketError::Malformed));
+    }
+
+    #[test]
+    fn a_ticket_with_a_byte_too_many_is_refused_even_if_it_is_signed() {
+        let (t, k) = (ticket(), ClusterSecret::random().ticket_key());
+        let mut bytes = postcard::to_extend(&t, vec![FORMAT]).unwrap();
+        bytes.push(0);
+        let mac = k.mac(&bytes);
+        bytes.extend_from_slice(mac.as_bytes());
+        assert_eq!(Ticket::decode(&BASE64_URL_SAFE_NO_PAD.encode(&bytes), &k, t.cluster), Err(TicketError::Malformed));
     }
 
     #[test]

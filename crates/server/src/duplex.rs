@@ -239,6 +239,9 @@ where
     pub async fn next<T: serde::de::DeserializeOwned>(&mut self) -> Result<Option<T>, DuplexError> {
         loop {
             if let Some(at) = self.waiting.iter().position(|b| *b == b'\n') {
+                if at > MAX_LINE_BYTES {
+                    return Err(DuplexError::Broken("a line is too long".into()));
+                }
                 let line = self.waiting.split_to(at + 1);
                 return serde_json::from_slice(&line).map(Some).map_err(|e| DuplexError::Broken(format!("a line is not as expected: {e}")));
             }

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 /// What the preconditions say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Verdict {
+pub enum Verdict {
     /// Go on.
     Proceed,
     /// 304.
@@ -16,7 +16,7 @@ pub(crate) enum Verdict {
 }
 
 /// Evaluates `If-Match`, `If-Unmodified-Since`, `If-None-Match` and `If-Modified-Since`, in the order of RFC 9110 §13.2.2.
-pub(crate) fn evaluate(headers: &HeaderMap, etag: &str, modified: UnixMillis) -> Verdict {
+pub fn evaluate(headers: &HeaderMap, etag: &str, modified: UnixMillis) -> Verdict {
     let modified = whole_seconds(modified);
     if let Some(tags) = joined(headers, header::IF_MATCH) {
         if !matches(&tags, etag, false) {
@@ -40,7 +40,7 @@ pub(crate) fn evaluate(headers: &HeaderMap, etag: &str, modified: UnixMillis) ->
 }
 
 /// Whether a `Range` may be honoured: there is no `If-Range`, or it names this very value.
-pub(crate) fn if_range_holds(headers: &HeaderMap, etag: &str, modified: UnixMillis) -> bool {
+pub fn if_range_holds(headers: &HeaderMap, etag: &str, modified: UnixMillis) -> bool {
     let Some(value) = headers.get(header::IF_RANGE) else { return true };
     let Ok(text) = value.to_str() else { return false };
     if text.contains('"') {
@@ -58,14 +58,21 @@ fn date(headers: &HeaderMap, name: header::HeaderName) -> Option<SystemTime> {
     headers.get(name).and_then(|v| v.to_str().ok()).and_then(|t| httpdate::parse_http_date(t).ok())
 }
 
-fn joined(headers: &HeaderMap, name: header::HeaderName) -> Option<String> {
-    let parts: Vec<&str> = headers.get_all(name).iter().filter_map(|v| v.to_str().ok()).collect();
-    (!parts.is_empty()).then(|| parts.join(","))
+/// All lines of a header; its tags may hold bytes that are not ASCII.
+fn joined(headers: &HeaderMap, name: header::HeaderName) -> Option<Vec<u8>> {
+    let lines: Vec<&[u8]> = headers.get_all(name).iter().map(http::HeaderValue::as_bytes).collect();
+    (!lines.is_empty()).then(|| lines.join(&b","[..]))
 }
 
-/// Our tags are hex digits in quotes and hold no comma, so splitting at commas cannot miss one.
-fn matches(tags: &str, etag: &str, weak: bool) -> bool {
-    tags.split(',').map(str::trim).any(|t| t == "*" || t == etag || (weak && t.strip_prefix("W/") == Some(etag)))
+/// Commas inside of quotes belong to a tag.
+fn matches(tags: &[u8], etag: &str, weak: bool) -> bool {
+    let mut quoted = false;
+    let separates = |b: &u8| {
+        quoted ^= *b == b'"';
+        *b == b',' && !quoted
+    };
+    let is_it = |t: &[u8]| t == b"*" || t == etag.as_bytes() || (weak && t.strip_prefix(b"W/") == Some(etag.as_bytes()));
+    tags.split(separates).any(|t| is_it(t.trim_ascii()))
 }
 
 #[cfg(test)]
@@ -101,6 +108,19 @@ mod tests {
         ] {
             assert_eq!(evaluate(&headers(&pairs), TAG, AT), want, "{pairs:?}");
         }
+    }
+
+    #[test]
+    fn tags_may_hold_commas_and_bytes_that_are_not_ascii() {
+        let with = |name: &'static str, value: &[u8]| {
+            let headers = HeaderMap::from_iter([(header::HeaderName::from_static(name), http::HeaderValue::from_bytes(value).unwrap())]);
+            evaluate(&headers, TAG, AT)
+        };
+        for other in [&b"\"\xe9\""[..], b"\"x,*,y\""] {
+            assert_eq!(with("if-match", other), Verdict::Failed);
+            assert_eq!(with("if-none-match", other), Verdict::Proceed);
+        }
+        assert_eq!(with("if-match", b"\"\xe9,\", \"aa\""), Verdict::Proceed);
     }
 
     #[test]

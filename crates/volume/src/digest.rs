@@ -10,7 +10,7 @@ use sha2::{Sha256, Sha512};
 
 /// Checks announced digests while a value arrives.
 #[derive(Default)]
-pub(crate) struct DigestCheck {
+pub struct DigestCheck {
     md5: Option<(Md5, Vec<u8>)>,
     sha256: Option<(Sha256, Vec<u8>)>,
     sha512: Option<(Sha512, Vec<u8>)>,
@@ -20,19 +20,21 @@ impl DigestCheck {
     /// Reads the headers. Algorithms that are not known are ignored, as RFC 9530 asks.
     pub fn from_headers(headers: &HeaderMap) -> Result<Self, Problem> {
         let mut check = Self::default();
-        if let Some(text) = text(headers, "content-md5")? {
+        for text in texts(headers, "content-md5") {
+            let text = text?;
             let want = BASE64_STANDARD.decode(text.trim()).ok().filter(|w| w.len() == 16);
-            check.md5 = Some((Md5::new(), want.ok_or_else(|| malformed("Content-MD5"))?));
+            announce(&mut check.md5, "Content-MD5", want.ok_or_else(|| malformed("Content-MD5"))?)?;
         }
         for name in ["repr-digest", "content-digest"] {
-            let Some(text) = text(headers, name)? else { continue };
-            let dictionary: sfv::Dictionary = sfv::Parser::new(text).parse().map_err(|_| malformed(name))?;
+            // The lines of a dictionary are one.
+            let text = texts(headers, name).collect::<Result<Vec<_>, _>>()?.join(",");
+            let dictionary: sfv::Dictionary = sfv::Parser::new(&text).parse().map_err(|_| malformed(name))?;
             for (algorithm, entry) in &dictionary {
                 let sfv::ListEntry::Item(item) = entry else { return Err(malformed(name)) };
                 let sfv::BareItem::ByteSequence(want) = &item.bare_item else { return Err(malformed(name)) };
                 match algorithm.as_str() {
-                    "sha-256" => check.sha256 = Some((Sha256::new(), want.clone())),
-                    "sha-512" => check.sha512 = Some((Sha512::new(), want.clone())),
+                    "sha-256" => announce(&mut check.sha256, "sha-256", want.clone())?,
+                    "sha-512" => announce(&mut check.sha512, "sha-512", want.clone())?,
                     _ => {}
                 }
             }
@@ -75,8 +77,17 @@ fn compare(name: &str, digests: Option<(Vec<u8>, Vec<u8>)>) -> Result<(), Proble
     }
 }
 
-fn text<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>, Problem> {
-    headers.get(name).map(|v| v.to_str().map_err(|_| malformed(name))).transpose()
+/// Two announcements that differ cannot both be right: neither may hide the other.
+fn announce<D: Default>(slot: &mut Option<(D, Vec<u8>)>, name: &str, want: Vec<u8>) -> Result<(), Problem> {
+    if slot.as_ref().is_some_and(|(_, before)| *before != want) {
+        return Err(Problem::new(ErrorCode::BadRequest, format!("two different digests by {name} are announced")));
+    }
+    *slot = Some((D::default(), want));
+    Ok(())
+}
+
+fn texts<'a>(headers: &'a HeaderMap, name: &str) -> impl Iterator<Item = Result<&'a str, Problem>> {
+    headers.get_all(name).into_iter().map(move |v| v.to_str().map_err(|_| malformed(name)))
 }
 
 fn malformed(name: &str) -> Problem {
@@ -104,6 +115,26 @@ mod tests {
         for (name, value) in [("repr-digest", &sha), ("content-digest", &sha), ("content-md5", &md5)] {
             assert_eq!(check(name, value, b"valuE").unwrap_err().code, ErrorCode::DigestMismatch);
         }
+    }
+
+    #[test]
+    fn every_digest_that_is_announced_is_checked() {
+        let good = format!("sha-256=:{}:", BASE64_STANDARD.encode(Sha256::digest(b"value")));
+        let bad = format!("sha-256=:{}:", BASE64_STANDARD.encode([0; 32]));
+        for names in [["repr-digest", "content-digest"], ["content-digest", "repr-digest"], ["repr-digest", "repr-digest"]] {
+            let mut headers = HeaderMap::new();
+            headers.append(names[0], good.parse().unwrap());
+            headers.append(names[1], bad.parse().unwrap());
+            let passed = DigestCheck::from_headers(&headers).and_then(|mut c| {
+                c.update(b"value");
+                c.finish()
+            });
+            assert!(passed.is_err(), "{names:?}");
+        }
+        let mut headers = HeaderMap::new();
+        headers.append("content-md5", BASE64_STANDARD.encode(Md5::digest(b"value")).parse().unwrap());
+        headers.append("content-md5", BASE64_STANDARD.encode([0; 16]).parse().unwrap());
+        assert!(DigestCheck::from_headers(&headers).is_err());
     }
 
     #[test]

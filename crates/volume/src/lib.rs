@@ -6,13 +6,19 @@ pub mod config;
 pub mod format;
 pub mod store;
 
+// Parsers of outside bytes, for the fuzzers.
+#[doc(hidden)]
+pub mod conditions;
+#[doc(hidden)]
+pub mod digest;
+#[doc(hidden)]
+pub mod range;
+
 mod bad;
 mod chain;
 mod clock;
 mod commit;
-mod conditions;
 mod delete;
-mod digest;
 mod disk;
 mod fetch;
 mod fetch_log;
@@ -20,7 +26,6 @@ mod index;
 mod node;
 mod peer_calls;
 mod put;
-mod range;
 mod read;
 mod scrub;
 mod service;

@@ -4,7 +4,7 @@ use kvdb_protocol::lab::{self, Bug};
 
 /// What a `Range` header asks of a value of known length.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Ranged {
+pub enum Ranged {
     /// Everything: no range, several, a unit that is not bytes, or one that is malformed.
     Whole,
     /// From `first` up to and including `last`, both inside the value.
@@ -19,7 +19,7 @@ pub(crate) enum Ranged {
 }
 
 /// Reads a header. Several ranges are answered with the whole, so that no request multiplies work.
-pub(crate) fn parse(header: &str, len: u64) -> Ranged {
+pub fn parse(header: &str, len: u64) -> Ranged {
     let Some((unit, set)) = header.split_once('=') else { return Ranged::Whole };
     if !unit.trim().eq_ignore_ascii_case("bytes") || set.contains(',') {
         return Ranged::Whole;

@@ -18,6 +18,8 @@ mod inflight;
 mod keyspace;
 mod list;
 pub mod memory_engine;
+#[doc(hidden)]
+pub mod outside;
 mod placing;
 mod record;
 mod resolve;

@@ -156,7 +156,16 @@ impl Footer {
         let commit_by = UnixMillis(r.u64()?);
         let key_len = usize::from(r.u16()?);
         let type_len = r.u16()?;
-        let [replica_count, ..] = r.array::<4>()?;
+        let [replica_count, reserved @ ..] = r.array::<4>()?;
+        if reserved != [0; 3] {
+            return Err(FormatError::Field("what is reserved"));
+        }
+        if usize::from(replica_count) > MAX_REPLICAS {
+            return Err(FormatError::Field("the number of replicas"));
+        }
+        if type_len != NO_CONTENT_TYPE && usize::from(type_len) > MAX_CONTENT_TYPE_BYTES {
+            return Err(FormatError::Field("the content type's length"));
+        }
         let subtree_count = r.u32()?;
         let subtree_bytes = r.u32()?;
         if u64::from(subtree_bytes) != SUBTREE_BYTES {
