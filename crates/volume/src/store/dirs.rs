@@ -46,6 +46,11 @@ impl BlobDirs {
         Ok(path)
     }
 
+    /// Some may be gone: what is needed next is looked for, and made, again.
+    pub fn forget(&self) {
+        self.durable.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
     fn is_durable(&self, dir: (u8, Option<u8>)) -> bool {
         self.durable.lock().unwrap_or_else(PoisonError::into_inner).contains(&dir)
     }

@@ -4,6 +4,7 @@ use super::error::StoreError;
 use super::sink::FileSink;
 use super::space::Reservation;
 use super::{Inner, NewValue};
+use crate::disk::DiskError;
 use crate::format::blob::{Footer, MAX_CONTENT_BYTES, max_overhead};
 use crate::format::record::{Place, ValueRecord};
 use crate::index::Outcome;
@@ -142,9 +143,16 @@ fn finish_file(store: &Inner, value: &NewValue, mut hasher: TreeHasher, file: Fi
     hasher.update(file.waiting());
     let tree = hasher.finish();
     let (mut writer, _promise) = file.end(tree.len, &footer(value, &tree).encode()?)?;
-    let path = store.dirs.path_for(value.version)?;
+    let mut path = store.dirs.path_for(value.version)?;
     let place = Place::File { file_len: writer.written() };
-    match writer.publish(&path) {
+    let mut published = writer.publish(&path);
+    if published.as_ref().is_err_and(DiskError::is_not_found) {
+        // Somebody has removed the directory: it is made again.
+        store.dirs.forget();
+        path = store.dirs.path_for(value.version)?;
+        published = writer.publish(&path);
+    }
+    match published {
         // The same version is here: an earlier attempt got this far.
         Err(e) if e.is_exists() => compare_with_present(store, value, &tree, place),
         published => {

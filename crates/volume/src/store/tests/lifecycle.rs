@@ -202,3 +202,22 @@ fn after_a_failed_sync_no_value_is_taken_and_reading_and_removing_go_on() {
     store.remove(&[reclaim(&v, Some(DELETED))]).unwrap();
     assert!(volume.files("blobs").is_empty() && volume.files("tmp").is_empty());
 }
+
+#[test]
+fn directories_that_somebody_removed_are_made_again() {
+    let volume = Volume::new();
+    let store = volume.open();
+    let write = |n: u64| {
+        let mut staged = store.begin(new_value("k", n, Some(MIB as u64))).unwrap();
+        staged.write(&content(MIB)).unwrap();
+        staged.finish()
+    };
+    write(1).unwrap();
+    for entry in std::fs::read_dir(volume.path().join("blobs")).unwrap() {
+        std::fs::remove_dir_all(entry.unwrap().path()).unwrap();
+    }
+    write(1 << 40).unwrap();
+    // The very directory that was there before.
+    write(1 + (1 << 50)).unwrap();
+    assert_eq!(volume.files("blobs").len(), 2);
+}
