@@ -12,6 +12,7 @@ mod case;
 mod lane;
 mod operation;
 mod order;
+mod repair;
 #[path = "../crash/send.rs"]
 mod send;
 mod start;

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// Time for a copy, beyond what it takes at [`SLOWEST_BYTES_PER_SECOND`].
-const WITHIN: Duration = Duration::from_secs(120);
+const WITHIN: Duration = Duration::from_secs(30);
 /// A copy slower than this is given up, in bytes a second.
 const SLOWEST_BYTES_PER_SECOND: u64 = 1 << 20;
 const CALL_TIMEOUT: Duration = Duration::from_secs(10);
