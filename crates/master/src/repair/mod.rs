@@ -164,18 +164,17 @@ pub(crate) async fn repair_forever(node: Arc<Node>) {
 }
 
 async fn round(node: &Arc<Node>, last: &mut Option<Shape>, mend: bool) -> Result<(), String> {
-    if mend {
-        pass::mend_bad(node).await?;
-    }
+    // A bad copy that cannot be mended must not hold back the others.
+    let mended = if mend { pass::mend_bad(node).await } else { Ok(()) };
     let volumes = volumes(node);
     let shape = Shape::of(&volumes);
     let many_strays = std::mem::take(&mut node.repair.todo().many_strays);
     if many_strays || last.as_ref().is_none_or(|l| l.calls_for_a_pass(&shape)) {
         *last = pass::all(node, &shape).await?.map(|rest| Shape { rest, ..shape });
-    } else {
+    } else if mended.is_ok() {
         pass::balance(node, &volumes).await?;
     }
-    Ok(())
+    mended
 }
 
 /// Compares volumes that came up with the catalog, one at a time, until aborted.

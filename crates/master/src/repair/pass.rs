@@ -73,12 +73,19 @@ pub(super) async fn all(node: &Arc<Node>, shape: &Shape) -> Result<Option<u64>, 
         return Ok(Some(rest));
     }
     node.repair.progress().begin(Phase::Copying);
+    let mut failed = None;
     for class in classes {
-        if !copy_class(node, shape, class).await? {
-            return Ok(None);
+        match copy_class(node, shape, class).await {
+            Ok(true) => {}
+            Ok(false) => return Ok(None),
+            // One value that cannot be copied must not hold back those that are less endangered.
+            Err(why) => failed = Some(why),
         }
     }
     drop_surplus(node).await?;
+    if let Some(why) = failed {
+        return Err(why);
+    }
     let left = count(node).await?;
     let (again, rest) = (!left.to_copy.is_empty() || left.to_drop.values > 0, left.unreachable.values + left.no_place.values);
     node.repair.progress().found = left;
