@@ -89,7 +89,8 @@ fn a_cluster_is_clean_whatever_its_clients_do_meanwhile() {
 
 #[test]
 fn copies_that_move_from_volume_to_volume_are_no_false_alarms() {
-    let cluster = Cluster::start(3);
+    // Slow enough that the moves outlast several comparisons on any machine: nearly 14 MB have to move.
+    let cluster = Cluster::builder(3).master_args(["--repair-rate", "2"]).start();
     for i in 0..300 {
         cluster.put(&format!("/{i}"), &value(if i % 3 == 0 { 200_000 } else { 2_000 }, i));
     }
