@@ -1,5 +1,6 @@
 //! The command line.
 
+mod bench;
 mod catalog;
 
 use clap::{Args as ClapArgs, Parser, Subcommand};
@@ -9,6 +10,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use bench::{Bench, Expect, Operation};
 pub use catalog::{Catalog, CatalogOrder, Export, Fsck, Import};
 
 const EXIT_CODES: &str = "Exit codes: 0 done, 1 error, 2 usage, 4 no such key, 5 failed but worth another try, 130 interrupted.";
@@ -81,7 +83,7 @@ pub enum Command {
     Fsck(Fsck),
     /// Show the cluster; add, drain and remove volumes; have copies checked
     Cluster(Cluster),
-    /// Measure puts, gets and deletes; the values are deleted again
+    /// Measure a server: puts, gets, ranges, lookups, deletes
     Bench(Bench),
     /// Check that a server is ready: exit code 0, else 1
     Health(Health),
@@ -287,19 +289,6 @@ impl From<UncertainArg> for kvdb_master::rebuild::Uncertain {
             UncertainArg::Drop => Self::Drop,
         }
     }
-}
-
-#[derive(ClapArgs)]
-pub struct Bench {
-    /// Length of a value; K, M and G are 1024s
-    #[arg(long, default_value = "1M", value_parser = kvdb_server::args::size, value_name = "BYTES")]
-    pub size: u64,
-    /// Requests at a time
-    #[arg(long, default_value_t = 8, value_name = "N")]
-    pub clients: usize,
-    /// Number of values
-    #[arg(long, default_value_t = 200, value_name = "N")]
-    pub count: u64,
 }
 
 #[derive(ClapArgs)]

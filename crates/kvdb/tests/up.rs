@@ -89,3 +89,21 @@ fn a_port_that_is_taken_is_named_and_nothing_is_left_running() {
     assert_eq!(out.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&out.stderr).contains(&format!("127.0.0.1:{}", port + 2)), "{:?}", out.stderr);
 }
+
+#[test]
+fn every_operation_of_the_load_generator_works_through_a_cluster_and_leaves_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_up, port) = Up::start(&dir.path().join("data"));
+    for size in ["16", "64K", "1M"] {
+        let line = [
+            "bench", "put", "get", "range", "lookup", "delete", "thrash", "--json", "--verify", "--count", "4", "--range", "16", "--size",
+            size,
+        ];
+        let out = kvdb(port, &line).stdout(Stdio::piped()).stderr(Stdio::inherit()).output().unwrap();
+        let text = String::from_utf8(out.stdout).unwrap();
+        assert!(out.status.success(), "{text}");
+        assert_eq!(text.lines().filter(|l| l.contains("\"count\":4") && l.contains("\"failures\":0")).count(), 6, "{text}");
+    }
+    let left = kvdb(port, &["ls"]).stdout(Stdio::piped()).output().unwrap();
+    assert!(left.status.success() && left.stdout.is_empty());
+}
