@@ -1,6 +1,7 @@
 //! One connection, from accept to close.
 
 use crate::exchange::{Exchanges, Shared};
+use crate::sendfile::FileSender;
 use crate::serve::Service;
 use crate::socket::{Patience, Phase, Socket};
 use hyper::server::conn::http1;
@@ -25,10 +26,11 @@ pub(crate) async fn run<S: Service>(stream: TcpStream, remote: SocketAddr, share
     let options = &shared.options;
     let phase = Arc::new(Phase::default());
     let patience = Patience { head: options.head_timeout, write_stall: options.write_stall_timeout };
-    let socket = Socket::new(stream, Arc::clone(&phase), patience);
+    let files = FileSender::default();
+    let socket = Socket::new(stream, Arc::clone(&phase), files.clone(), patience);
     let linger_time = options.linger_time;
     let builder = builder(&shared);
-    let exchanges = Arc::new(Exchanges { shared, phase, remote, local });
+    let exchanges = Arc::new(Exchanges { shared, phase, files, remote, local });
     let serve = service_fn(move |request| {
         let exchanges = Arc::clone(&exchanges);
         async move { Ok::<_, std::convert::Infallible>(exchanges.run(request).await) }
@@ -65,6 +67,8 @@ fn builder<S: Service>(shared: &Shared<S>) -> http1::Builder {
         .header_read_timeout(options.idle_timeout.max(options.head_timeout))
         .max_buf_size(options.buf_bytes())
         .max_header_size(options.max_head_bytes)
+        // Never copied together into one buffer: bytes that stand for a part of a file must keep their address.
+        .writev(true)
         // A client may shut down its sending side after a whole request and wait for the answer. It also means that a
         // service is not dropped when its client goes away.
         .half_close(true);

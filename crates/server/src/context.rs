@@ -1,5 +1,6 @@
 //! What is known of a request besides the request.
 
+use crate::sendfile::FileSender;
 use http::HeaderMap;
 use std::net::SocketAddr;
 
@@ -17,14 +18,16 @@ pub struct RequestContext {
     pub remote: SocketAddr,
     /// This server's end of the connection.
     pub local: SocketAddr,
+    /// Sends parts of files on this connection.
+    pub files: FileSender,
 }
 
 impl RequestContext {
     /// The context of a request with these headers.
-    pub fn new(headers: &HeaderMap, remote: SocketAddr, local: SocketAddr) -> Self {
+    pub fn new(headers: &HeaderMap, remote: SocketAddr, local: SocketAddr, files: FileSender) -> Self {
         let given = headers.get(REQUEST_ID_HEADER).and_then(|v| v.to_str().ok()).filter(|id| is_sane(id));
         let request_id = given.map_or_else(|| uuid::Uuid::now_v7().simple().to_string(), str::to_string);
-        Self { request_id, remote, local }
+        Self { request_id, remote, local, files }
     }
 }
 
@@ -49,7 +52,8 @@ mod tests {
     #[test]
     fn ids_that_are_made_are_sane_and_differ() {
         let at = SocketAddr::from(([127, 0, 0, 1], 1));
-        let (a, b) = (RequestContext::new(&HeaderMap::new(), at, at), RequestContext::new(&HeaderMap::new(), at, at));
+        let of = || RequestContext::new(&HeaderMap::new(), at, at, FileSender::default());
+        let (a, b) = (of(), of());
         assert!(is_sane(&a.request_id));
         assert_ne!(a.request_id, b.request_id);
     }

@@ -7,6 +7,7 @@ use crate::context::{REQUEST_ID_HEADER, RequestContext};
 use crate::guard::{GuardedBody, Request};
 use crate::leftover::Leftover;
 use crate::problem;
+use crate::sendfile::FileSender;
 use crate::serve::{ServeOptions, Service};
 use crate::socket::Phase;
 use futures_util::FutureExt;
@@ -41,6 +42,7 @@ impl<S: Service> Shared<S> {
 pub(crate) struct Exchanges<S> {
     pub shared: Arc<Shared<S>>,
     pub phase: Arc<Phase>,
+    pub files: FileSender,
     pub remote: SocketAddr,
     pub local: SocketAddr,
 }
@@ -49,7 +51,7 @@ impl<S: Service> Exchanges<S> {
     /// Answers one request, always.
     pub async fn run(&self, request: hyper::Request<Incoming>) -> hyper::Response<Observed> {
         self.phase.begin_request();
-        let cx = RequestContext::new(request.headers(), self.remote, self.local);
+        let cx = RequestContext::new(request.headers(), self.remote, self.local, self.files.clone());
         let entry = Entry::new(self.shared.options.name, &request, &cx);
         let head_only = request.method() == Method::HEAD;
         let leftover = Arc::new(Leftover::default());

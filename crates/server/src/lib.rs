@@ -16,6 +16,7 @@ pub mod peer;
 pub mod problem;
 pub mod program;
 pub mod query;
+pub mod sendfile;
 pub mod serve;
 pub mod signals;
 

@@ -1,15 +1,17 @@
-//! The socket as hyper sees it: it gives up on peers that send their head too slowly, or that stop reading.
+//! The socket as hyper sees it: it gives up on peers that send their head too slowly, or that stop reading, and has the
+//! kernel send parts of files.
 
 use crate::deadline::Deadline;
+use crate::sendfile::{FileSender, is_part};
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::rt::TokioIo;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, Interest};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
@@ -59,16 +61,17 @@ pub(crate) struct Patience {
 pub(crate) struct Socket {
     io: TokioIo<TcpStream>,
     phase: Arc<Phase>,
+    files: FileSender,
     patience: Patience,
     head: Deadline,
     stall: Deadline,
 }
 
 impl Socket {
-    pub fn new(stream: TcpStream, phase: Arc<Phase>, patience: Patience) -> Self {
+    pub fn new(stream: TcpStream, phase: Arc<Phase>, files: FileSender, patience: Patience) -> Self {
         let mut head = Deadline::default();
         head.arm(Instant::now() + patience.head);
-        Self { io: TokioIo::new(stream), phase, patience, head, stall: Deadline::default() }
+        Self { io: TokioIo::new(stream), phase, files, patience, head, stall: Deadline::default() }
     }
 
     /// Reads and drops until the peer closes, at most `max_bytes` for at most `max_time`.
@@ -89,6 +92,18 @@ impl Socket {
         };
         // Whether the peer closed or time ran out: the connection is dropped now.
         let _ = tokio::time::timeout(max_time, read).await;
+    }
+
+    /// Has the kernel send some of the part of a file that `bytes` stand for.
+    fn poll_send_part(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let stream = self.io.inner();
+        loop {
+            ready!(stream.poll_write_ready(cx))?;
+            match stream.try_io(Interest::WRITABLE, || self.files.send(stream, bytes)) {
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                sent => return Poll::Ready(sent),
+            }
+        }
     }
 
     /// Passes on the result of a write, unless the peer has taken nothing for too long.
@@ -123,12 +138,18 @@ impl Read for Socket {
 
 impl Write for Socket {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.io).poll_write(cx, buf);
+        let written = if is_part(buf) { self.poll_send_part(cx, buf) } else { Pin::new(&mut self.io).poll_write(cx, buf) };
         self.watch_write(written, cx)
     }
 
     fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.io).poll_write_vectored(cx, bufs);
+        // What comes before the first part is written first.
+        let plain = bufs.iter().position(|b| is_part(b)).unwrap_or(bufs.len());
+        let written = match (bufs.get(..plain), bufs.get(plain)) {
+            (Some([]), Some(part)) => self.poll_send_part(cx, part),
+            (Some(before), _) => Pin::new(&mut self.io).poll_write_vectored(cx, before),
+            (None, _) => Pin::new(&mut self.io).poll_write_vectored(cx, bufs),
+        };
         self.watch_write(written, cx)
     }
 
@@ -153,7 +174,7 @@ mod tests {
     async fn socket(patience: Duration) -> Socket {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        Socket::new(stream, Arc::default(), Patience { head: patience, write_stall: patience })
+        Socket::new(stream, Arc::default(), FileSender::default(), Patience { head: patience, write_stall: patience })
     }
 
     #[tokio::test]
