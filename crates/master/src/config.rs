@@ -3,7 +3,7 @@
 use clap::Parser;
 use kvdb_protocol::ClusterSecret;
 use kvdb_protocol::limits::{DEFAULT_MAX_VALUE_BYTES, MAX_REPLICAS};
-use kvdb_server::ServerArgs;
+use kvdb_server::{ServeOptions, ServerArgs};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -87,6 +87,12 @@ pub(crate) fn address(text: &str) -> Result<String, &'static str> {
     Ok(text.into())
 }
 
+/// A master gives many small answers, so its connections stay with a thread for each core.
+fn serve_options(options: ServeOptions) -> ServeOptions {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    ServeOptions { name: "master", connection_threads: cores, ..options }
+}
+
 /// Configuration of a master.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -117,7 +123,7 @@ pub struct Config {
     /// Difference in how full volumes are at which values are moved, in percentage points; 0: never.
     pub rebalance_percent: u8,
     /// How the server treats its connections.
-    pub serve: kvdb_server::serve::ServeOptions,
+    pub serve: ServeOptions,
 }
 
 impl Config {
@@ -137,7 +143,7 @@ impl Config {
             repair_after: DEFAULT_REPAIR_AFTER,
             repair_bytes_per_second: DEFAULT_REPAIR_MIB << 20,
             rebalance_percent: DEFAULT_REBALANCE_PERCENT,
-            serve: kvdb_server::serve::ServeOptions { name: "master", ..Default::default() },
+            serve: serve_options(Default::default()),
         }
     }
 
@@ -145,7 +151,7 @@ impl Config {
     pub fn from_args(args: &Args) -> anyhow::Result<Self> {
         let mut config = Self::new(args.volumes.clone(), args.db.clone());
         config.secret = args.server.secret()?;
-        config.serve = args.server.serve_options("master");
+        config.serve = serve_options(args.server.serve_options("master"));
         config.replicas = args.replicas;
         config.public_url = args.public_url.clone();
         config.address = args.address.clone();

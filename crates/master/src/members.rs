@@ -63,7 +63,7 @@ pub(crate) struct Listed {
 
 /// The volumes that are up, the state of each address on the list, and what volumes are for.
 pub(crate) struct Members {
-    live: RwLock<Arc<HashMap<VolumeId, Live>>>,
+    live: RwLock<Arc<HashMap<VolumeId, Arc<Live>>>>,
     listed: RwLock<Vec<Listed>>,
     duties: RwLock<Arc<HashMap<VolumeId, Duty>>>,
     /// All volumes that ever were of the cluster.
@@ -153,7 +153,7 @@ impl Members {
     }
 
     /// The volumes that are up now.
-    pub fn live(&self) -> Arc<HashMap<VolumeId, Live>> {
+    pub fn live(&self) -> Arc<HashMap<VolumeId, Arc<Live>>> {
         self.live.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
@@ -167,7 +167,7 @@ impl Members {
         if guard.get(&id).is_some_and(|l| l.address != live.address) || self.duties().get(&id) == Some(&Duty::Removed) {
             return false;
         }
-        Arc::make_mut(&mut guard).insert(id, live);
+        Arc::make_mut(&mut guard).insert(id, Arc::new(live));
         true
     }
 

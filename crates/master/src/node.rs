@@ -4,6 +4,7 @@ use crate::catalog::Catalog;
 use crate::config::Config;
 use crate::config::DEFAULT_REPLICAS;
 use crate::members::{Members, local_ip_towards};
+use crate::redirect::Backs;
 use crate::repair::Repair;
 use kvdb_protocol::{ClusterSecret, TicketKey, UnixMillis, VolumeId};
 use kvdb_server::peer::{Credentials, Peers};
@@ -28,6 +29,7 @@ pub(crate) struct Node {
     pub reclaims: Mutex<HashMap<VolumeId, Arc<Notify>>>,
     /// The last time given to a delete for its commit.
     pub last_delete: AtomicU64,
+    pub backs: Backs,
 }
 
 impl Node {

@@ -8,6 +8,7 @@ use http::HeaderMap;
 use kvdb_protocol::{ErrorCode, Key, Problem, VolumeId};
 use kvdb_server::body::Response;
 use kvdb_server::query::Query;
+use std::sync::Arc;
 
 /// Sends the client to a live replica.
 pub(crate) async fn read(node: &Node, headers: &HeaderMap, key: &Key, query: &Query) -> Result<Response, Problem> {
@@ -20,12 +21,12 @@ pub(crate) async fn read(node: &Node, headers: &HeaderMap, key: &Key, query: &Qu
         let detail = format!("none of the {} volumes that hold the value is reachable with a good copy", record.replicas.len());
         Problem::new(ErrorCode::NoReplica, detail)
     })?;
-    let back = node.tickets.sign_back(redirect::own_host(node, headers)?);
+    let back = redirect::back(node, headers)?;
     redirect::to_read(&live, key, record.version, &missed, &back)
 }
 
 /// A live replica of the record: the less busy of two random ones.
-pub(crate) fn replica(node: &Node, record: &Record, except: &[VolumeId]) -> Option<Live> {
+pub(crate) fn replica(node: &Node, record: &Record, except: &[VolumeId]) -> Option<Arc<Live>> {
     let live = node.members.live();
     let candidates: Vec<placement::Replica> = record
         .replicas

@@ -7,39 +7,53 @@ use kvdb_protocol::limits::MAX_REPLICAS;
 use kvdb_protocol::{ErrorCode, Key, Problem, VersionId, VolumeId};
 use kvdb_server::body::{self, Response};
 use kvdb_server::query::Query;
+use std::collections::HashMap;
+use std::fmt::Write as _;
+use std::sync::{Arc, PoisonError, RwLock};
 
 /// Path of values at a volume whose key would not survive clients as a path.
 const BLOB_PATH: &str = "/-/blob";
 /// A client that was sent back this often is told to come again later.
 const MAX_SENT_BACK: usize = 8;
 
+/// Room for a URL with its parameters, so that it is seldom moved as it grows; in bytes.
+const URL_BYTES: usize = 256;
+
 /// The URL of a key at a volume, up to the `?` or `&` that its parameters begin with.
 fn at_volume(live: &Live, key: &Key) -> String {
+    let mut url = String::with_capacity(URL_BYTES);
+    url.push_str(&live.public_url);
     if key.survives_clients() {
-        format!("{}{}?", live.public_url, key.to_path())
+        key.push_path(&mut url);
+        url.push('?');
     } else {
-        format!("{}{BLOB_PATH}?key={}&", live.public_url, key.to_query())
+        url.extend([BLOB_PATH, "?key=", &key.to_query(), "&"]);
     }
+    url
 }
 
 /// A 302 to read a version. What was missed elsewhere goes along, so that each replica is tried once.
 pub(crate) fn to_read(live: &Live, key: &Key, version: VersionId, missed: &[VolumeId], back: &str) -> Result<Response, Problem> {
-    let back = kvdb_protocol::key::query_escape(back.as_bytes());
-    let missed: String = missed.iter().map(|volume| format!("&missed={version}.{volume}")).collect();
-    to(StatusCode::FOUND, &format!("{}v={version}&back={back}{missed}", at_volume(live, key)))
+    let mut url = at_volume(live, key);
+    // Writing to a string does not fail.
+    let _written = write!(url, "v={version}&back={back}");
+    for volume in missed {
+        let _written = write!(url, "&missed={version}.{volume}");
+    }
+    to(StatusCode::FOUND, url)
 }
 
 /// A 307 to delete here, under a ticket.
 pub(crate) fn to_self(node: &Node, headers: &HeaderMap, key: &Key, version: VersionId, ticket: &str) -> Result<Response, Problem> {
     let url = format!("http://{}{}?ticket={ticket}", own_host(node, headers)?, key.to_path());
-    Ok(naming(version, to(StatusCode::TEMPORARY_REDIRECT, &url)?))
+    Ok(naming(version, to(StatusCode::TEMPORARY_REDIRECT, url)?))
 }
 
 /// A 307 to write or delete under a ticket.
 ///
 /// It tells the version that a write would make, so that a client which loses the answer can ask whether it was made.
 pub(crate) fn to_write(live: &Live, key: &Key, version: VersionId, ticket: &str) -> Result<Response, Problem> {
-    Ok(naming(version, to(StatusCode::TEMPORARY_REDIRECT, &format!("{}ticket={ticket}", at_volume(live, key)))?))
+    Ok(naming(version, to(StatusCode::TEMPORARY_REDIRECT, at_volume(live, key) + "ticket=" + ticket)?))
 }
 
 fn naming(version: VersionId, mut response: Response) -> Response {
@@ -49,14 +63,38 @@ fn naming(version: VersionId, mut response: Response) -> Response {
     response
 }
 
-fn to(status: StatusCode, location: &str) -> Result<Response, Problem> {
-    let value = HeaderValue::from_str(location)
+fn to(status: StatusCode, location: String) -> Result<Response, Problem> {
+    let value = HeaderValue::try_from(location)
         .map_err(|_| Problem::new(ErrorCode::Internal, "a volume's public URL cannot be sent; check its --public-url"))?;
     let mut response = Response::new(body::empty());
     *response.status_mut() = status;
     response.headers_mut().insert(header::LOCATION, value);
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     Ok(response)
+}
+
+/// Signed hosts that are remembered. Clients may name any host, so there is a bound.
+const MOST_BACKS: usize = 64;
+
+/// Signed hosts to which volumes may send readers back, as query values.
+#[derive(Default)]
+pub(crate) struct Backs(RwLock<HashMap<Box<str>, Arc<str>>>);
+
+/// The value of `back`: this master as the client knows it, signed. Signing and checking the host takes longer than a lookup.
+pub(crate) fn back(node: &Node, headers: &HeaderMap) -> Result<Arc<str>, Problem> {
+    let named = headers.get(header::HOST).and_then(|v| v.to_str().ok()).filter(|_| node.config.public_url.is_none());
+    let named = named.unwrap_or_default();
+    if let Some(known) = node.backs.0.read().unwrap_or_else(PoisonError::into_inner).get(named) {
+        return Ok(Arc::clone(known));
+    }
+    let signed = node.tickets.sign_back(own_host(node, headers)?);
+    let back: Arc<str> = kvdb_protocol::key::query_escape(signed.as_bytes()).into();
+    let mut backs = node.backs.0.write().unwrap_or_else(PoisonError::into_inner);
+    if backs.len() >= MOST_BACKS {
+        backs.clear();
+    }
+    backs.insert(named.into(), Arc::clone(&back));
+    Ok(back)
 }
 
 /// The host by which the client knows this master: configured, or as its request names it.
@@ -89,6 +127,9 @@ pub(crate) fn avoided(query: &Query) -> Result<Vec<VolumeId>, Problem> {
 
 /// The volumes that said that they do not have, or cannot read, their copy of this version.
 pub(crate) fn missed(query: &Query, version: VersionId) -> Vec<VolumeId> {
+    if !query.has("missed") {
+        return Vec::new();
+    }
     let prefix = format!("{version}.");
     let named = query.all("missed").filter_map(|m| std::str::from_utf8(m).ok()?.strip_prefix(&prefix)?.parse().ok());
     named.take(MAX_REPLICAS).collect()

@@ -39,6 +39,7 @@ pub async fn run(listener: TcpListener, config: Config, shutdown: CancellationTo
         catalog: catalog.clone(),
         reclaims: Default::default(),
         last_delete: Default::default(),
+        backs: Default::default(),
         config,
     });
     tracing::info!(cluster = %node.credentials.cluster, db = %node.config.db.display(), address = %listening, "master started");

@@ -20,21 +20,23 @@ pub(crate) struct MasterService {
 
 impl kvdb_server::serve::Service for MasterService {
     async fn call(&self, request: Request, cx: RequestContext) -> Result<Response, Problem> {
-        let path = request.uri().path().to_string();
+        let path = request.uri().path();
         if path.starts_with("/-/") {
-            return self.own_page(request, &path).await;
+            let path = path.to_string();
+            return Box::pin(self.own_page(request, &path)).await;
         }
         let query = Query::parse(request.uri().query())?;
         let method = request.method().clone();
         if method == Method::GET && query.has("list") {
-            return list::list(&self.node, &path, &query).await;
+            return Box::pin(list::list(&self.node, path, &query)).await;
         }
-        let key = Key::from_path(&path)?;
+        let key = Key::from_path(path)?;
+        // The others are boxed, so that the future of a lookup, which is moved about, stays small.
         match method {
             Method::GET | Method::HEAD => read::read(&self.node, request.headers(), &key, &query).await,
-            Method::PUT => write::write(&self.node, request, key, TicketOp::Replace, &query, &cx).await,
-            Method::POST => write::write(&self.node, request, key, TicketOp::Create, &query, &cx).await,
-            Method::DELETE => write::delete(&self.node, request, key, &query, &cx).await,
+            Method::PUT => Box::pin(write::write(&self.node, request, key, TicketOp::Replace, &query, &cx)).await,
+            Method::POST => Box::pin(write::write(&self.node, request, key, TicketOp::Create, &query, &cx)).await,
+            Method::DELETE => Box::pin(write::delete(&self.node, request, key, &query, &cx)).await,
             _ => Ok(not_allowed(&cx)),
         }
     }

@@ -50,7 +50,7 @@ pub(crate) async fn write(
         condition: preconditions::from_headers(&head.headers)?,
         content_type: content_type(&head.headers)?,
         return_to: redirect::return_to(node, &head.headers, &head.uri, &key)?,
-        request_id: cx.request_id.clone(),
+        request_id: cx.request_id.to_string(),
         key,
     };
     let max = node.config.max_value_bytes;
@@ -117,7 +117,7 @@ fn holds(condition: &Condition, current: Option<&Record>) -> Result<(), Problem>
 pub(crate) struct Granted {
     pub ticket: Ticket,
     pub encoded: String,
-    pub first: Live,
+    pub first: Arc<Live>,
 }
 
 /// Chooses volumes and signs a ticket for them.
@@ -143,18 +143,18 @@ fn too_few(node: &Node, candidates: &[placement::Candidate], len: Option<u64>, w
 
 fn signed(
     node: &Node,
-    live: &HashMap<VolumeId, Live>,
+    live: &HashMap<VolumeId, Arc<Live>>,
     volumes: &[VolumeId],
     write: &Write,
     version: VersionId,
 ) -> Result<Granted, Problem> {
     let gone = || Problem::new(ErrorCode::NoVolumes, "a volume went down; try again");
-    let chosen: Option<Vec<(VolumeId, &Live)>> = volumes.iter().map(|id| live.get(id).map(|l| (*id, l))).collect();
+    let chosen: Option<Vec<(VolumeId, &Arc<Live>)>> = volumes.iter().map(|id| live.get(id).map(|l| (*id, l))).collect();
     let chosen = chosen.ok_or_else(gone)?;
     let (_, first) = chosen.first().ok_or_else(gone)?;
     let volumes = chosen.iter().map(|(id, l)| TicketVolume { id: *id, address: l.address.clone() }).collect();
     let (ticket, encoded) = ticket(node, write, version, volumes, first.master.clone())?;
-    Ok(Granted { encoded, first: (*first).clone(), ticket })
+    Ok(Granted { encoded, first: Arc::clone(first), ticket })
 }
 
 fn ticket(
@@ -202,7 +202,7 @@ pub(crate) async fn delete(node: &Arc<Node>, request: Request, key: Key, query: 
     let avoid = redirect::avoided(query)?;
     let return_to = redirect::return_to(node, &head.headers, &head.uri, &key)?;
     let write =
-        Write { key, op: TicketOp::Delete, len: Some(0), condition, content_type: None, return_to, request_id: cx.request_id.clone() };
+        Write { key, op: TicketOp::Delete, len: Some(0), condition, content_type: None, return_to, request_id: cx.request_id.to_string() };
     let Some(first) = replica(node, &record, &avoid) else {
         let volumes = record.replicas.iter().map(|id| TicketVolume { id: *id, address: String::new() }).collect();
         let (ticket, encoded) = ticket(node, &write, record.version, volumes, String::new())?;

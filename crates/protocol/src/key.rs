@@ -74,6 +74,12 @@ impl Key {
     /// Dot segments are written `%2E`, which clients that look at the raw path leave alone.
     pub fn to_path(&self) -> String {
         let mut path = String::with_capacity(self.0.len() + 8);
+        self.push_path(&mut path);
+        path
+    }
+
+    /// Appends [`Key::to_path`] to a URL.
+    pub fn push_path(&self, path: &mut String) {
         for segment in self.0.split(|b| *b == b'/') {
             path.push('/');
             match segment {
@@ -82,7 +88,6 @@ impl Key {
                 _ => path.extend(percent_encode(segment, IN_PATH)),
             }
         }
-        path
     }
 
     /// As a query value.

@@ -11,11 +11,13 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::sync::OwnedSemaphorePermit;
 
 /// Longest target in a log line, in bytes.
 const MAX_LOGGED_BYTES: usize = 1024;
+/// A request that takes longer is always logged.
+const SLOW: Duration = Duration::from_secs(1);
 /// The query parameter whose value is a secret.
 const TICKET: &[u8] = b"ticket";
 
@@ -23,9 +25,8 @@ const TICKET: &[u8] = b"ticket";
 pub(crate) struct Entry {
     server: &'static str,
     method: &'static str,
-    path: String,
-    quiet: bool,
-    request_id: String,
+    target: Uri,
+    request_id: Arc<str>,
     remote: SocketAddr,
     started: Instant,
     /// `None`: the answer was never begun.
@@ -39,9 +40,8 @@ impl Entry {
         Self {
             server,
             method: method_label(request.method()),
-            path: loggable(request.uri()),
-            quiet: request.uri().path().starts_with("/-/health/") || request.uri().path() == "/-/metrics",
-            request_id: cx.request_id.clone(),
+            target: request.uri().clone(),
+            request_id: Arc::clone(&cx.request_id),
             remote: cx.remote,
             started: Instant::now(),
             status: None,
@@ -51,13 +51,28 @@ impl Entry {
     }
 }
 
+impl Entry {
+    /// Whether the line is of no interest to most: health checks, and reads, redirects and calls between servers that went well
+    /// and quickly.
+    ///
+    /// There may be a hundred thousand of these a second; they are counted in the metrics. At the end of a redirect there is a
+    /// line of the server that did the work.
+    fn is_quiet(&self, elapsed: Duration) -> bool {
+        let path = self.target.path();
+        if path.starts_with("/-/health/") || path == "/-/metrics" {
+            return true;
+        }
+        let Some(status) = self.status.filter(|_| self.whole && elapsed < SLOW) else { return false };
+        let routine = matches!(self.method, "GET" | "HEAD") || path.starts_with("/-/");
+        status.is_redirection() || (status.is_success() && routine)
+    }
+}
+
 impl Drop for Entry {
     fn drop(&mut self) {
         let elapsed = self.started.elapsed();
-        let code = self.status.map_or(0, |s| s.as_u16());
         crate::metrics::count_request(self.server, self.method, self.status, elapsed);
-        let ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
-        // The level of a line cannot be a variable.
+        // The level of a line cannot be a variable. What is not logged is not formatted.
         macro_rules! line {
             ($level:expr) => {
                 tracing::event!(
@@ -65,17 +80,17 @@ impl Drop for Entry {
                     $level,
                     server = self.server,
                     method = self.method,
-                    path = self.path,
-                    status = code,
+                    path = loggable(&self.target),
+                    status = self.status.map_or(0, |s| s.as_u16()),
                     bytes = self.sent,
-                    ms,
+                    ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX),
                     whole = self.whole,
-                    request_id = self.request_id,
+                    request_id = &*self.request_id,
                     remote = %self.remote,
                 )
             };
         }
-        if self.quiet {
+        if self.is_quiet(elapsed) {
             line!(tracing::Level::DEBUG);
         } else {
             line!(tracing::Level::INFO);
@@ -159,7 +174,7 @@ impl http_body::Body for Observed {
                 self.entry.sent += frame.data_ref().map_or(0, |d| u64::try_from(d.len()).unwrap_or(u64::MAX));
             }
             Poll::Ready(Some(Err(error))) => {
-                tracing::warn!(%error, request_id = self.entry.request_id, "an answer is cut short");
+                tracing::warn!(%error, request_id = &*self.entry.request_id, "an answer is cut short");
             }
             Poll::Ready(None) => self.entry.whole = true,
             Poll::Pending => {}

@@ -3,7 +3,7 @@
 use crate::access::{Entry, Observed};
 use crate::body::{self, Response};
 use crate::checks;
-use crate::context::{REQUEST_ID_HEADER, RequestContext};
+use crate::context::{self, REQUEST_ID_HEADER, RequestContext};
 use crate::guard::{GuardedBody, Request};
 use crate::leftover::Leftover;
 use crate::problem;
@@ -15,11 +15,13 @@ use http::{HeaderValue, Method, header};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use kvdb_protocol::{ErrorCode, Problem};
+use std::future::{Future as _, poll_fn};
 use std::net::SocketAddr;
 use std::panic::AssertUnwindSafe;
+use std::pin::pin;
 use std::sync::Arc;
+use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tracing::Instrument;
 
 const SERVER: HeaderValue = HeaderValue::from_static("kvdb");
 const CLOSE: HeaderValue = HeaderValue::from_static("close");
@@ -29,12 +31,14 @@ pub(crate) struct Shared<S> {
     pub options: ServeOptions,
     service: Arc<S>,
     places: Arc<Semaphore>,
+    /// What services spawn and wait for belongs to it, whichever thread polls them.
+    home: Handle,
 }
 
 impl<S: Service> Shared<S> {
-    pub fn new(options: ServeOptions, service: Arc<S>) -> Self {
+    pub fn new(options: ServeOptions, service: Arc<S>, home: Handle) -> Self {
         let places = Arc::new(Semaphore::new(options.max_requests.min(Semaphore::MAX_PERMITS)));
-        Self { options, service, places }
+        Self { options, service, places, home }
     }
 }
 
@@ -54,8 +58,9 @@ impl<S: Service> Exchanges<S> {
         let cx = RequestContext::new(request.headers(), self.remote, self.local, self.files.clone());
         let entry = Entry::new(self.shared.options.name, &request, &cx);
         let head_only = request.method() == Method::HEAD;
-        let leftover = Arc::new(Leftover::default());
-        let request = self.guard(request, &leftover);
+        // Most requests have no body, and so nothing to leave.
+        let leftover = (!request.body().is_end_stream()).then(Arc::<Leftover>::default);
+        let request = self.guard(request, leftover.as_ref());
 
         let (answer, place) = match self.admit(request) {
             Ok((request, place)) => (self.call(request, &cx).await, place),
@@ -71,16 +76,18 @@ impl<S: Service> Exchanges<S> {
         if let Ok(id) = HeaderValue::from_str(&cx.request_id) {
             headers.insert(REQUEST_ID_HEADER, id);
         }
-        if !leftover.settle().await {
+        if let Some(leftover) = leftover
+            && !leftover.settle().await
+        {
             headers.insert(header::CONNECTION, CLOSE);
         }
         Observed::wrap(response, entry, Arc::clone(&self.phase), place)
     }
 
-    fn guard(&self, request: hyper::Request<Incoming>, leftover: &Arc<Leftover>) -> Request {
+    fn guard(&self, request: hyper::Request<Incoming>, leftover: Option<&Arc<Leftover>>) -> Request {
         // hyper sends 100 Continue on the same condition.
         let expects = request.version() == http::Version::HTTP_11 && request.headers().contains_key(header::EXPECT);
-        request.map(|body| GuardedBody::new(body, Arc::clone(leftover), self.shared.options.body, expects))
+        request.map(|body| GuardedBody::new(body, leftover.cloned(), self.shared.options.body, expects))
     }
 
     /// Checks a request, and takes a place for it. The servers' own pages need none: they are asked for when it matters,
@@ -95,12 +102,16 @@ impl<S: Service> Exchanges<S> {
         Ok((request, Some(place)))
     }
 
-    /// Calls the service. The panic hook has logged a panic, inside the span that names the request.
+    /// Calls the service. What it logs names the request; a panic, too, which the hook has logged.
     async fn call(&self, request: Request, cx: &RequestContext) -> Result<Response, Problem> {
-        let span = tracing::info_span!("request", id = %cx.request_id);
         let answer = async { self.shared.service.call(request, cx.clone()).await };
-        let answer = AssertUnwindSafe(answer).catch_unwind().instrument(span).await;
-        answer.unwrap_or_else(|_| {
+        let mut answer = pin!(AssertUnwindSafe(answer).catch_unwind());
+        let answer = poll_fn(|task| {
+            let _named = context::name_lines(&cx.request_id);
+            let _home = self.shared.home.enter();
+            answer.as_mut().poll(task)
+        });
+        answer.await.unwrap_or_else(|_| {
             Err(Problem::new(ErrorCode::Internal, "the server failed on this request; its log has the reason under the request id"))
         })
     }

@@ -97,7 +97,8 @@ impl From<hyper::Error> for BodyError {
 /// which decides whether the connection can be kept.
 pub struct GuardedBody {
     inner: Option<Incoming>,
-    leftover: Arc<Leftover>,
+    /// None where there is no body.
+    leftover: Option<Arc<Leftover>>,
     limits: BodyLimits,
     /// The client waits for `100 Continue` before it sends.
     expects_continue: bool,
@@ -116,7 +117,7 @@ struct Wait {
 }
 
 impl GuardedBody {
-    pub(crate) fn new(inner: Incoming, leftover: Arc<Leftover>, limits: BodyLimits, expects_continue: bool) -> Self {
+    pub(crate) fn new(inner: Incoming, leftover: Option<Arc<Leftover>>, limits: BodyLimits, expects_continue: bool) -> Self {
         let ended = inner.is_end_stream();
         Self {
             inner: Some(inner),
@@ -224,9 +225,11 @@ impl http_body::Body for GuardedBody {
 impl Drop for GuardedBody {
     fn drop(&mut self) {
         let at_end = self.is_end_stream();
-        if let Some(incoming) = self.inner.take().filter(|_| !at_end) {
+        if let Some(incoming) = self.inner.take().filter(|_| !at_end)
+            && let Some(leftover) = &self.leftover
+        {
             let silent = self.expects_continue && !self.started;
-            self.leftover.put(Unread { incoming, refused: silent || self.failure.is_some() });
+            leftover.put(Unread { incoming, refused: silent || self.failure.is_some() });
         }
     }
 }

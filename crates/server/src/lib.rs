@@ -27,6 +27,7 @@ mod deadline;
 mod exchange;
 mod leftover;
 mod socket;
+mod threads;
 
 pub use args::ServerArgs;
 pub use body::{Body, BoxError, Response};

@@ -1,8 +1,14 @@
 //! Logs go to standard error: text on a terminal, else one JSON object a line.
 
+use crate::context;
+use std::fmt;
 use std::io::IsTerminal;
+use tracing::{Event, Subscriber};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::format::{JsonFields, Writer};
 use tracing_subscriber::fmt::time::SystemTime;
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
+use tracing_subscriber::registry::LookupSpan;
 
 /// Overrides the form: `text` or `json`.
 pub const FORMAT_VARIABLE: &str = "KVDB_LOG_FORMAT";
@@ -18,7 +24,7 @@ enum Format {
 /// Starts logging for the process; a later call does nothing.
 ///
 /// `RUST_LOG` chooses levels (default `info`, `warn` for the storage engines), `KVDB_LOG_FORMAT` the form, `NO_COLOR` takes the colours away. A panic is one line
-/// of the log, with the span it happened in.
+/// of the log, with the id of the request it happened in.
 pub fn init() {
     let variable = |name: &str| std::env::var(name).ok().filter(|v| !v.is_empty());
     let terminal = std::io::stderr().is_terminal();
@@ -29,10 +35,17 @@ pub fn init() {
     let bad_level = parsed.as_ref().err().map(ToString::to_string);
     let filter = parsed.unwrap_or_else(|_| EnvFilter::new(DEFAULT_LEVEL));
 
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_timer(SystemTime);
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let lines = tracing_subscriber::fmt::format().with_timer(SystemTime);
     let started = match format.unwrap_or(Format::Text) {
-        Format::Json => builder.json().flatten_event(true).with_span_list(false).try_init(),
-        Format::Text => builder.with_ansi(terminal && variable("NO_COLOR").is_none()).try_init(),
+        Format::Json => {
+            let lines = lines.json().flatten_event(true).with_current_span(false).with_span_list(false);
+            builder.fmt_fields(JsonFields::new()).event_format(Named { lines, form: Format::Json }).try_init()
+        }
+        Format::Text => {
+            let colours = terminal && variable("NO_COLOR").is_none();
+            builder.with_ansi(colours).event_format(Named { lines: lines.with_ansi(colours), form: Format::Text }).try_init()
+        }
     };
     if started.is_err() {
         return;
@@ -43,6 +56,31 @@ pub fn init() {
     }
     if let Some(error) = bad_level {
         tracing::warn!(error, "RUST_LOG is not understood; the level is {DEFAULT_LEVEL}");
+    }
+}
+
+/// Lines that end in the id of the request they are about.
+struct Named<F> {
+    lines: F,
+    form: Format,
+}
+
+impl<S, N, F> FormatEvent<S, N> for Named<F>
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+    F: FormatEvent<S, N>,
+{
+    fn format_event(&self, cx: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+        let Some(id) = context::current() else { return self.lines.format_event(cx, writer, event) };
+        let mut line = String::new();
+        self.lines.format_event(cx, Writer::new(&mut line), event)?;
+        let line = line.trim_end_matches('\n');
+        // An id is made of characters that neither form has to escape.
+        match (self.form, line.strip_suffix('}')) {
+            (Format::Json, Some(open)) => writeln!(writer, r#"{open},"request_id":"{id}"}}"#),
+            _ => writeln!(writer, "{line} request_id={id}"),
+        }
     }
 }
 

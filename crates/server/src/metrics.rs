@@ -3,13 +3,14 @@
 //! Several servers may run in one process, as under `kvdb up`: they share one recorder and differ by the label `server`.
 //! A key is never a label.
 
+mod durations;
+
+use durations::Durations;
 use http::StatusCode;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use std::cell::RefCell;
 use std::sync::OnceLock;
 use std::time::Duration;
-
-/// Upper bounds of the histograms of seconds.
-const SECONDS_BUCKETS: &[f64] = &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0];
 
 static HANDLE: OnceLock<Option<PrometheusHandle>> = OnceLock::new();
 
@@ -20,7 +21,9 @@ pub fn install() {
 
 /// All metrics as text, for `/-/metrics`. Empty, with a line in the log, if another recorder was there first.
 pub fn render() -> String {
-    handle().map(PrometheusHandle::render).unwrap_or_default()
+    let mut text = handle().map(PrometheusHandle::render).unwrap_or_default();
+    durations::render(&mut text);
+    text
 }
 
 /// Folds what histograms have collected; the accept loop calls it now and then, so that memory stays bounded.
@@ -42,7 +45,7 @@ fn handle() -> Option<&'static PrometheusHandle> {
 }
 
 fn try_install() -> Result<PrometheusHandle, Box<dyn std::error::Error>> {
-    let builder = PrometheusBuilder::new().set_buckets_for_metric(Matcher::Suffix("_seconds".into()), SECONDS_BUCKETS)?;
+    let builder = PrometheusBuilder::new().set_buckets_for_metric(Matcher::Suffix("_seconds".into()), durations::BOUNDS)?;
     let recorder = builder.build_recorder();
     let handle = recorder.handle();
     metrics::set_global_recorder(recorder)?;
@@ -55,14 +58,45 @@ pub(crate) fn describe() {
         "kvdb_http_requests_total",
         "Requests, by method and status; code 0: the client was gone before the answer."
     );
-    metrics::describe_histogram!("kvdb_http_request_duration_seconds", "From the head of a request to the last byte of its answer.");
     metrics::describe_gauge!("kvdb_http_connections", "Open connections.");
 }
 
+/// Counts a request. Finding a metric by its labels takes longer than all else here, so each thread remembers those it found.
 pub(crate) fn count_request(server: &'static str, method: &'static str, status: Option<StatusCode>, elapsed: Duration) {
-    let code = status.map_or_else(|| "0".to_string(), |s| s.as_str().to_string());
-    metrics::counter!("kvdb_http_requests_total", "server" => server, "method" => method, "code" => code).increment(1);
-    metrics::histogram!("kvdb_http_request_duration_seconds", "server" => server, "method" => method).record(elapsed);
+    thread_local! {
+        static FOUND: RefCell<Vec<Requests>> = const { RefCell::new(Vec::new()) };
+    }
+    // Nothing is counted while a thread ends.
+    let _ended = FOUND.try_with(|found| {
+        let mut found = found.borrow_mut();
+        let at = found.iter().position(|r| r.server == server && r.method == method && r.status == status).unwrap_or_else(|| {
+            found.push(Requests::find(server, method, status));
+            found.len() - 1
+        });
+        if let Some(requests) = found.get(at) {
+            requests.total.increment(1);
+            requests.durations.record(elapsed);
+        }
+        // The ones that come often move to the front.
+        found.swap(at, at / 2);
+    });
+}
+
+/// The metrics of requests with the same labels. There are few: methods are a closed set, and statuses are ours.
+struct Requests {
+    server: &'static str,
+    method: &'static str,
+    status: Option<StatusCode>,
+    total: metrics::Counter,
+    durations: &'static Durations,
+}
+
+impl Requests {
+    fn find(server: &'static str, method: &'static str, status: Option<StatusCode>) -> Self {
+        let code = status.map_or_else(|| "0".to_string(), |s| s.as_str().to_string());
+        let total = metrics::counter!("kvdb_http_requests_total", "server" => server, "method" => method, "code" => code);
+        Self { server, method, status, total, durations: durations::of(server, method) }
+    }
 }
 
 /// One more of something, until it is dropped.

@@ -31,7 +31,7 @@ pub fn unnamed(problem: Problem) -> Response {
 /// Fills in the id of an [`unnamed`] problem; any other answer passes.
 pub(crate) fn named(mut response: Response, cx: &RequestContext) -> Response {
     let Some(Unnamed(problem)) = response.extensions_mut().remove() else { return response };
-    let problem = Problem { request_id: cx.request_id.clone(), ..problem };
+    let problem = Problem { request_id: cx.request_id.to_string(), ..problem };
     let body = body::json(response.status(), &problem).into_body();
     response.map(|_| body)
 }

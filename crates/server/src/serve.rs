@@ -5,6 +5,7 @@ use crate::connection;
 use crate::context::RequestContext;
 use crate::exchange::Shared;
 use crate::guard::{BodyLimits, Request};
+use crate::threads::Threads;
 use kvdb_protocol::Problem;
 use std::future::Future;
 use std::io;
@@ -12,6 +13,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -63,6 +65,9 @@ pub struct ServeOptions {
     pub drain_time: Duration,
     /// For a client to read the last answer of a connection while it is still sending.
     pub linger_time: Duration,
+    /// Threads that serve the connections, each with an event loop of its own: best for many small answers. 0: the runtime that
+    /// calls [`serve`] does it, whose workers take work from each other: best where one connection may keep a thread busy.
+    pub connection_threads: usize,
 }
 
 impl Default for ServeOptions {
@@ -79,6 +84,7 @@ impl Default for ServeOptions {
             body: BodyLimits::default(),
             drain_time: Duration::from_secs(DEFAULT_DRAIN_SECONDS),
             linger_time: Duration::from_secs(1),
+            connection_threads: 0,
         }
     }
 }
@@ -104,7 +110,11 @@ pub async fn serve<S: Service>(
     let (name, drain_time) = (options.name, options.drain_time);
     let places = Arc::new(Semaphore::new(options.max_connections.min(Semaphore::MAX_PERMITS)));
     let local = listener.local_addr()?;
-    let shared = Arc::new(Shared::new(options, service));
+    let threads = match options.connection_threads {
+        0 => None,
+        count => Some(Threads::start(name, count)?),
+    };
+    let shared = Arc::new(Shared::new(options, service, Handle::current()));
     let tasks = TaskTracker::new();
     let cut = CancellationToken::new();
     let upkeep = cut.clone();
@@ -115,12 +125,23 @@ pub async fn serve<S: Service>(
     tracing::info!(server = name, address = %local, "listening");
 
     while let Some((stream, remote, place)) = shutdown.run_until_cancelled(accept(&listener, &places)).await {
-        let connection = connection::run(stream, remote, Arc::clone(&shared), shutdown.clone());
-        let cut = cut.clone();
-        tasks.spawn(async move {
-            cut.run_until_cancelled(connection).await;
+        let (shared, shutdown, cut) = (Arc::clone(&shared), shutdown.clone(), cut.clone());
+        let run = move |stream| async move {
+            cut.run_until_cancelled(connection::run(stream, remote, shared, shutdown)).await;
             drop(place);
-        });
+        };
+        match &threads {
+            None => drop(tasks.spawn(run(stream))),
+            Some(threads) => match stream.into_std() {
+                Ok(stream) => threads.run(tasks.track_future(async move {
+                    match TcpStream::from_std(stream) {
+                        Ok(stream) => run(stream).await,
+                        Err(error) => tracing::warn!(%error, %remote, "a connection could not be taken over"),
+                    }
+                })),
+                Err(error) => tracing::warn!(%error, %remote, "a connection could not be handed over"),
+            },
+        }
     }
 
     drop(listener);
@@ -131,6 +152,10 @@ pub async fn serve<S: Service>(
     }
     cut.cancel();
     tasks.wait().await;
+    if let Some(threads) = threads {
+        // They have nothing left to do.
+        tokio::task::spawn_blocking(|| threads.end()).await.map_err(io::Error::other)?;
+    }
     tracing::info!(server = name, "stopped");
     Ok(())
 }

@@ -62,7 +62,9 @@ impl Clock {
     fn raw(&self) -> u64 {
         let (wall, forward) = (self.clocks)();
         let ahead = wall.saturating_sub(forward);
-        let offset = self.offset.fetch_max(ahead, Ordering::SeqCst).max(ahead);
+        let known = self.offset.load(Ordering::SeqCst);
+        // Written only when the machine's clock went forward: all threads read it.
+        let offset = if ahead > known { self.offset.fetch_max(ahead, Ordering::SeqCst).max(ahead) } else { known };
         offset.saturating_add(forward)
     }
 

@@ -90,7 +90,7 @@ impl Core {
             Seen::Before(before) => before,
             Seen::InDoubt => return Err(CatalogError::OutcomeUnknown),
         };
-        durable.map(|b| decode(&b, &format!("record of {key}"))).transpose()
+        durable.map(|b| decode(&b, format_args!("record of {key}"))).transpose()
     }
 
     /// While this is held, all that the engine shows is durable (except what is in doubt).
@@ -123,7 +123,7 @@ impl Core {
         let record = |(at, value): (Vec<u8>, Vec<u8>)| {
             let key = at.get(1..).and_then(|k| Key::new(k.to_vec()).ok());
             let key = key.ok_or_else(|| CatalogError::corrupt("record", "its key is malformed"))?;
-            let record = decode(&value, &format!("record of {key}"))?;
+            let record = decode(&value, format_args!("record of {key}"))?;
             Ok((key, record))
         };
         pairs.into_iter().map(record).collect()

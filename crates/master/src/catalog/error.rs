@@ -88,8 +88,8 @@ impl CatalogError {
         Self::File { path: path.to_path_buf(), source }
     }
 
-    pub(super) fn corrupt(what: impl Into<String>, why: impl ToString) -> Self {
-        Self::Corrupt { what: what.into(), why: why.to_string() }
+    pub(super) fn corrupt(what: impl std::fmt::Display, why: impl ToString) -> Self {
+        Self::Corrupt { what: what.to_string(), why: why.to_string() }
     }
 
     /// As a client or a volume is told.

@@ -157,7 +157,7 @@ impl Lister<'_> {
     fn take(&mut self, (at, value): Pair) -> Result<Option<Bound<Vec<u8>>>, CatalogError> {
         let bytes = at.get(1..).unwrap_or_default();
         let key = Key::new(bytes).map_err(|e| CatalogError::corrupt("record", e))?;
-        let record: Record = decode(&value, &format!("record of {key}"))?;
+        let record: Record = decode(&value, format_args!("record of {key}"))?;
         if record.expired(self.now) {
             return Ok(Some(Bound::Excluded(at)));
         }

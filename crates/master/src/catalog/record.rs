@@ -5,6 +5,7 @@ use kvdb_protocol::message::{CommitAnswer, Committed, Deleted, Standing};
 use kvdb_protocol::{ContentHash, ErrorCode, Key, Problem, UnixMillis, VersionId, VolumeId};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use std::fmt::Display;
 
 /// Version byte of all values of this format.
 pub(super) const VALUE_FORMAT: u8 = 1;
@@ -117,12 +118,12 @@ pub(super) struct State {
 }
 
 /// Encodes a value. `what` names it in errors.
-pub(super) fn encode<T: Serialize>(value: &T, what: &str) -> Result<Vec<u8>, CatalogError> {
+pub(super) fn encode<T: Serialize>(value: &T, what: impl Display) -> Result<Vec<u8>, CatalogError> {
     postcard::to_extend(value, vec![VALUE_FORMAT]).map_err(|e| CatalogError::corrupt(what, e))
 }
 
 /// Decodes a value. `what` names it in errors.
-pub(super) fn decode<T: DeserializeOwned>(bytes: &[u8], what: &str) -> Result<T, CatalogError> {
+pub(super) fn decode<T: DeserializeOwned>(bytes: &[u8], what: impl Display) -> Result<T, CatalogError> {
     match bytes.split_first() {
         Some((&VALUE_FORMAT, body)) => match postcard::take_from_bytes(body) {
             Ok((value, [])) => Ok(value),

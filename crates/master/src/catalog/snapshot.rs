@@ -215,7 +215,7 @@ fn parse(at: &[u8], value: &[u8]) -> Result<Line, CatalogError> {
     if at.first() == Some(&keyspace::RECORD) {
         let key = at.get(1..).and_then(|k| Key::new(k.to_vec()).ok());
         let key = key.ok_or_else(|| CatalogError::corrupt("record", "its key is malformed"))?;
-        let record = decode(value, &format!("record of {key}"))?;
+        let record = decode(value, format_args!("record of {key}"))?;
         return Ok(Line::Record(KeyRecord { key, record }));
     }
     let at = keyspace::parse_reclaim(at).ok_or_else(|| CatalogError::corrupt("reclaim entry", "its key is malformed"))?;

@@ -70,7 +70,7 @@ impl<'a> View<'a> {
     }
 
     pub(super) fn record(&self, key: &Key) -> Result<Option<Record>, CatalogError> {
-        self.get(&keyspace::record(key))?.map(|b| decode(&b, &format!("record of {key}"))).transpose()
+        self.get(&keyspace::record(key))?.map(|b| decode(&b, format_args!("record of {key}"))).transpose()
     }
 
     pub(super) fn set_record(&mut self, key: &Key, before: Option<&Record>, after: Option<&Record>) -> Result<(), CatalogError> {
