@@ -1,6 +1,9 @@
 //! How a catalog does with many keys: `scale KEYS [DIR]` makes one of so many keys by an import, then opens it in a process
 //! of its own and measures it. What is printed is described in `docs/benchmarks.md`.
 
+// It prints what it is for.
+#![allow(clippy::print_stdout)]
+
 use anyhow::{Context as _, ensure};
 use bytes::Bytes;
 use kvdb_master::catalog::exported::{EXPORT_FORMAT, End, Header, KeyRecord, Line};
