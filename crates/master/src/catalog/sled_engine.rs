@@ -34,8 +34,11 @@ pub struct SledEngine {
 
 impl SledEngine {
     /// Opens the database in `dir`, or makes one; what sled wrote while opening is durable on return.
+    /// `cache_bytes` is memory that its cache may take.
     pub fn open(dir: &Path, cache_bytes: u64) -> Result<Self, EngineError> {
-        let config = sled::Config::default().path(dir).cache_capacity(cache_bytes).flush_every_ms(None).mode(sled::Mode::HighThroughput);
+        // sled counts the bytes that a page takes on disk; in memory it takes 2 to 2.8 times as many (measured with 1 M and 10 M keys).
+        let capacity = cache_bytes / 5 * 2;
+        let config = sled::Config::default().path(dir).cache_capacity(capacity).flush_every_ms(None).mode(sled::Mode::HighThroughput);
         drop_half_snapshots(dir).map_err(io_error)?;
         let db = open_patiently(&config)?;
         let data = File::options().read(true).write(true).open(dir.join(DATA_FILE)).map_err(io_error)?;
