@@ -3,9 +3,11 @@
 use crate::error::Error;
 use crate::transport::{self, header_text, not_kvdb};
 use crate::url;
+use kvdb_protocol::ttl::{EXPIRES_HEADER, TTL_HEADER};
 use kvdb_protocol::{ContentHash, UnixMillis, VersionId};
 use reqwest::Response;
-use reqwest::header::{CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, LAST_MODIFIED};
+use reqwest::header::{CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderName, LAST_MODIFIED};
+use std::time::Duration;
 
 /// A value, as the volume that has it describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,6 +22,10 @@ pub struct Info {
     pub modified: Option<UnixMillis>,
     /// Its version.
     pub version: Option<VersionId>,
+    /// When it expires.
+    pub expires: Option<UnixMillis>,
+    /// What was left of its time when it was asked for.
+    pub ttl: Option<Duration>,
     /// The volume that answered, as `http://host:port`.
     pub volume: String,
 }
@@ -41,12 +47,15 @@ impl Info {
     fn with_len(response: &Response, len: u64) -> Result<Self, Error> {
         let etag = transport::etag(response).ok_or_else(|| not_kvdb(response, "its ETag is not a BLAKE3".into()))?;
         let modified = header_text(response, &LAST_MODIFIED).and_then(|t| httpdate::parse_http_date(t).ok());
+        let number = |name| header_text(response, &HeaderName::from_static(name)).and_then(|t| t.parse().ok());
         Ok(Self {
             len,
             etag,
             content_type: header_text(response, &CONTENT_TYPE).map(str::to_string),
             modified: modified.map(UnixMillis::from),
             version: transport::version(response),
+            expires: number(EXPIRES_HEADER).map(UnixMillis),
+            ttl: number(TTL_HEADER).map(Duration::from_millis),
             volume: url::origin(response.url()),
         })
     }

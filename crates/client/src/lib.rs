@@ -36,6 +36,7 @@ pub use error::Error;
 pub use get::Reader;
 pub use info::Info;
 pub use kvdb_protocol::ticket::{Condition, Tags};
+pub use kvdb_protocol::ttl;
 pub use kvdb_protocol::{ContentHash, ErrorCode, Key, KeyError, Problem, UnixMillis, VersionId};
 pub use list::{Detail, ListOptions, Listed, Page};
 pub use put::{PutOptions, PutOutcome};

@@ -7,6 +7,7 @@ use crate::source::{Opened, Progress, Sent, Source};
 use crate::transport::{self, ANNOUNCED_LENGTH, MAX_HOPS, redirect, too_many_hops};
 use crate::url;
 use kvdb_protocol::ticket::{Condition, Tags};
+use kvdb_protocol::ttl::TTL_HEADER;
 use kvdb_protocol::{ContentHash, Key, VersionId};
 use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, IF_MATCH, IF_NONE_MATCH};
 use reqwest::{Method, Response, Url};
@@ -26,6 +27,9 @@ pub struct PutOptions {
     pub content_type: Option<String>,
     /// What must hold of the present value; else [`Error::PreconditionFailed`].
     pub condition: Condition,
+    /// How long the value is to live, from when the master takes the request: 1 ms to 36,500 days, in whole milliseconds; none: it never
+    /// expires. A try that is repeated begins it anew.
+    pub ttl: Option<Duration>,
     /// Is told the number of bytes that were handed to the network.
     pub progress: Progress,
 }
@@ -268,6 +272,9 @@ fn headers(options: &PutOptions) -> Result<HeaderMap, Error> {
     let mut headers = HeaderMap::new();
     if let Some(content_type) = &options.content_type {
         headers.insert(CONTENT_TYPE, header_value(content_type)?);
+    }
+    if let Some(ttl) = options.ttl {
+        headers.insert(HeaderName::from_static(TTL_HEADER), header_value(&format!("{}ms", ttl.as_millis()))?);
     }
     let tags: [(HeaderName, &Option<Tags>); 2] =
         [(IF_MATCH, &options.condition.if_match), (IF_NONE_MATCH, &options.condition.if_none_match)];

@@ -118,6 +118,9 @@ pub struct Put {
     /// Content type to store with it
     #[arg(long, value_name = "TYPE")]
     pub content_type: Option<String>,
+    /// How long it is to live, such as 30s, 250ms or 7d; without it, it never expires
+    #[arg(long, value_name = "TIME", value_parser = kvdb_client::ttl::parse)]
+    pub ttl: Option<Duration>,
 }
 
 #[derive(ClapArgs)]

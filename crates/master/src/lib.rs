@@ -14,6 +14,7 @@ pub mod list;
 #[doc(hidden)]
 pub mod preconditions;
 
+mod expire;
 mod members;
 mod node;
 mod operator;

@@ -247,8 +247,8 @@ async fn in_touch(node: &Arc<Node>, address: &str, up: &mut Option<VolumeId>) ->
     let master = node.address_for(address);
     let (beats, body) = duplex::channel();
     let to = Destination { address, volume: id, target: path::STATUS };
-    let first = Beat { time: node.catalog.now(), master: master.clone() };
-    drop(beats.send(duplex::line(&first)).await);
+    let now = || Beat { time: node.catalog.now(), expiry: node.catalog.expiry_now(), master: master.clone() };
+    drop(beats.send(duplex::line(&now())).await);
     let answers = node.peers.stream(&node.credentials, to, http::HeaderMap::new(), body, CALL_TIMEOUT).await?;
     let mut lines = LineReader::new(answers);
     let public_url = identity.public_url.unwrap_or_else(|| format!("http://{address}"));
@@ -277,7 +277,7 @@ async fn in_touch(node: &Arc<Node>, address: &str, up: &mut Option<VolumeId>) ->
                     return Err(ContactError::Silent);
                 }
                 // A full channel means that the volume does not read: it will miss its own beats soon.
-                drop(beats.try_send(duplex::line(&Beat { time: node.catalog.now(), master: master.clone() })));
+                drop(beats.try_send(duplex::line(&now())));
             }
         }
     }

@@ -5,7 +5,7 @@ use crate::members::Live;
 use crate::node::Node;
 use crate::{placement, redirect};
 use http::HeaderMap;
-use kvdb_protocol::{ErrorCode, Key, Problem, VolumeId};
+use kvdb_protocol::{ErrorCode, Key, Problem, UnixMillis, VolumeId};
 use kvdb_server::body::Response;
 use kvdb_server::query::Query;
 use std::sync::Arc;
@@ -22,7 +22,16 @@ pub(crate) async fn read(node: &Node, headers: &HeaderMap, key: &Key, query: &Qu
         Problem::new(ErrorCode::NoReplica, detail)
     })?;
     let back = redirect::back(node, headers)?;
-    redirect::to_read(&live, key, record.version, &missed, &back)
+    let response = redirect::to_read(&live, key, record.version, &missed, &back)?;
+    Ok(tell_expiry(node, record.expires, response))
+}
+
+/// Says when the value expires, if it does.
+pub(crate) fn tell_expiry(node: &Node, expires: Option<UnixMillis>, mut response: Response) -> Response {
+    if let Some(at) = expires {
+        kvdb_server::expiry::tell(response.headers_mut(), at, node.catalog.expiry_now());
+    }
+    response
 }
 
 /// A live replica of the record: the less busy of two random ones.

@@ -2,6 +2,7 @@
 
 use crate::catalog::{Catalog, CatalogOptions};
 use crate::config::Config;
+use crate::expire;
 use crate::members::Members;
 use crate::node::Node;
 use crate::repair::{self, Repair};
@@ -46,7 +47,11 @@ pub async fn run(listener: TcpListener, config: Config, shutdown: CancellationTo
     for address in &addresses {
         node.members.list(&node, address);
     }
-    let background = [tokio::spawn(repair::repair_forever(node.clone())), tokio::spawn(repair::audit_forever(node.clone()))];
+    let background = [
+        tokio::spawn(repair::repair_forever(node.clone())),
+        tokio::spawn(repair::audit_forever(node.clone())),
+        tokio::spawn(expire::sweep_forever(node.clone())),
+    ];
     kvdb_server::notify::ready();
     let served = kvdb_server::serve::serve(listener, serve_options, Arc::new(MasterService { node: node.clone() }), shutdown).await;
     background.iter().for_each(tokio::task::JoinHandle::abort);

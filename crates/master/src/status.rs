@@ -46,6 +46,8 @@ pub(crate) fn page(node: &Node) -> Response {
             "ready": ready(node).is_ok(),
             "writable": stats.writable,
             "seq": stats.seq,
+            "keys": stats.keys,
+            "bytes": stats.bytes,
             "time": node.catalog.now(),
             "volumes": volumes,
             "repair": node.repair.report(),

@@ -10,7 +10,7 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 use http_body_util::BodyExt;
 use kvdb_protocol::limits::{MAX_CONTENT_TYPE_BYTES, MAX_DROPPED_BODY_BYTES};
 use kvdb_protocol::message::CommitAnswer;
-use kvdb_protocol::{Condition, ErrorCode, Key, Problem, Ticket, TicketOp, TicketVolume, VersionId, VolumeId};
+use kvdb_protocol::{Condition, ErrorCode, Key, Problem, Ticket, TicketOp, TicketVolume, UnixMillis, VersionId, VolumeId, ttl};
 use kvdb_server::RequestContext;
 use kvdb_server::body::{self, Response};
 use kvdb_server::guard::{GuardedBody, Request};
@@ -28,6 +28,8 @@ pub(crate) struct Write {
     pub op: TicketOp,
     pub len: Option<u64>,
     pub condition: Condition,
+    /// When the value is to expire.
+    pub expires: Option<UnixMillis>,
     content_type: Option<String>,
     return_to: String,
     request_id: String,
@@ -48,6 +50,7 @@ pub(crate) async fn write(
         op,
         len: announced_length(&head.headers)?,
         condition: preconditions::from_headers(&head.headers)?,
+        expires: time_to_live(&head.headers, query)?.map(|t| node.catalog.expiry_now().plus(t)),
         content_type: content_type(&head.headers)?,
         return_to: redirect::return_to(node, &head.headers, &head.uri, &key)?,
         request_id: cx.request_id.to_string(),
@@ -176,7 +179,7 @@ fn ticket(
         volumes,
         max_bytes: write.len.unwrap_or(max).min(max),
         content_type: write.content_type.clone(),
-        expires: None,
+        expires: write.expires,
         condition: write.condition.clone(),
         start_by,
         commit_by: if write.op == TicketOp::Delete { node.deadline_of_delete(commit_by) } else { commit_by },
@@ -201,8 +204,8 @@ pub(crate) async fn delete(node: &Arc<Node>, request: Request, key: Key, query: 
     takes_writes(node)?;
     let avoid = redirect::avoided(query)?;
     let return_to = redirect::return_to(node, &head.headers, &head.uri, &key)?;
-    let write =
-        Write { key, op: TicketOp::Delete, len: Some(0), condition, content_type: None, return_to, request_id: cx.request_id.to_string() };
+    let request_id = cx.request_id.to_string();
+    let write = Write { key, op: TicketOp::Delete, len: Some(0), condition, expires: None, content_type: None, return_to, request_id };
     let Some(first) = replica(node, &record, &avoid) else {
         let volumes = record.replicas.iter().map(|id| TicketVolume { id: *id, address: String::new() }).collect();
         let (ticket, encoded) = ticket(node, &write, record.version, volumes, String::new())?;
@@ -267,6 +270,14 @@ fn announced_length(headers: &HeaderMap) -> Result<Option<u64>, Problem> {
         (None, Some(0) | None) => Ok(None),
         (None, sent) => Ok(sent),
     }
+}
+
+/// How long the value is to live: the query's `ttl`, else the header's. Both must be well-formed.
+fn time_to_live(headers: &HeaderMap, query: &Query) -> Result<Option<Duration>, Problem> {
+    let parse = |text: &str| ttl::parse(text).map_err(|e| Problem::new(ErrorCode::BadRequest, e.to_string()));
+    let header = headers.get(ttl::TTL_HEADER).map(|v| parse(v.to_str().unwrap_or_default())).transpose()?;
+    let asked = query.get_str("ttl").map(parse).transpose()?;
+    Ok(asked.or(header))
 }
 
 fn content_type(headers: &HeaderMap) -> Result<Option<String>, Problem> {

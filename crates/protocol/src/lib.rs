@@ -16,6 +16,7 @@ pub mod secret;
 pub mod ticket;
 pub mod time;
 pub mod tree;
+pub mod ttl;
 
 pub use error::{ErrorCode, Problem};
 pub use hash::ContentHash;

@@ -69,6 +69,9 @@ pub struct Adopt {
 pub struct Beat {
     /// The cluster's time.
     pub time: UnixMillis,
+    /// The time that values expire by; without it nothing expires.
+    #[serde(default)]
+    pub expiry: UnixMillis,
     /// Where this volume reaches the master, as `host:port`.
     pub master: String,
 }

@@ -7,6 +7,7 @@ pub mod args;
 pub mod body;
 pub mod context;
 pub mod duplex;
+pub mod expiry;
 pub mod guard;
 pub mod logs;
 pub mod metrics;

@@ -24,6 +24,8 @@ pub(crate) struct Node {
     pub config: Config,
     pub peers: Peers,
     pub clock: ClusterClock,
+    /// What values expire by.
+    pub expiry_clock: ClusterClock,
     /// Places for uploads, by place in the chain: whoever holds one of a place waits only for one of the next, so no
     /// two volumes can wait for each other.
     pub uploads: Vec<Arc<Semaphore>>,
@@ -75,6 +77,7 @@ impl Node {
             config,
             peers,
             clock: ClusterClock::new(),
+            expiry_clock: ClusterClock::new(),
             fetches: Semaphore::new(MAX_FETCHES),
             fetch_log: tokio::sync::RwLock::default(),
             settle_soon: Notify::new(),

@@ -72,6 +72,7 @@ pub(crate) async fn status(node: &Arc<Node>, request: Request) -> Result<Respons
             match ended.run_until_cancelled(beats.next::<Beat>()).await {
                 Some(Ok(Some(beat))) => {
                     node.clock.set(beat.time);
+                    node.expiry_clock.set(beat.expiry);
                     node.set_master(&beat.master);
                 }
                 Some(Ok(None)) => break "the master ended it".to_string(),

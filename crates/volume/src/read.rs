@@ -10,6 +10,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use kvdb_protocol::message::ValueEntry;
 use kvdb_protocol::{ErrorCode, Key, Problem, VersionId};
 use kvdb_server::body::{self, Response};
+use kvdb_server::expiry;
 use kvdb_server::guard::Request;
 use kvdb_server::problem::unnamed;
 use kvdb_server::query::Query;
@@ -26,7 +27,9 @@ pub(crate) async fn read(node: &Arc<Node>, request: Request, key: Key, query: &Q
         .map_err(|_| Problem::new(ErrorCode::BadRequest, "the version is malformed"))?;
     let wanted = key.clone();
     let stored = match node.with_store(move |s| s.get(&wanted, version)).await {
-        Ok(Some(stored)) if stored.entry.expires.is_none_or(|e| e > node.clock.now()) => stored,
+        // This clock is at most a message behind the master's, never ahead: what has expired here is absent there. The master sends
+        // nobody here for what has expired, but a URL that was kept may be used again.
+        Ok(Some(stored)) if !expired(node, &stored.entry) => stored,
         Ok(_) => return back_to_master(node, &key, version, query),
         Err(problem) => return bad_copy(node, &key, version, query, problem).await,
     };
@@ -34,7 +37,7 @@ pub(crate) async fn read(node: &Arc<Node>, request: Request, key: Key, query: &Q
     let etag = entry.hash.etag();
     match evaluate(request.headers(), &etag, entry.modified) {
         Verdict::Proceed => {}
-        Verdict::NotModified => return answer(StatusCode::NOT_MODIFIED, entry, None, body::empty()),
+        Verdict::NotModified => return answer(node, StatusCode::NOT_MODIFIED, entry, None, body::empty()),
         Verdict::Failed => return Err(Problem::new(ErrorCode::PreconditionFailed, format!("the value's ETag is {etag}"))),
     }
 
@@ -51,7 +54,7 @@ pub(crate) async fn read(node: &Arc<Node>, request: Request, key: Key, query: &Q
     };
     let part = (status == StatusCode::PARTIAL_CONTENT).then(|| (first, end - 1));
     if request.method() == Method::HEAD {
-        let mut response = answer(status, entry, part, body::empty())?;
+        let mut response = answer(node, status, entry, part, body::empty())?;
         set(response.headers_mut(), header::CONTENT_LENGTH, &(end - first).to_string())?;
         return Ok(response);
     }
@@ -63,9 +66,14 @@ pub(crate) async fn read(node: &Arc<Node>, request: Request, key: Key, query: &Q
         Err(ReadFault::Busy) => return Err(Problem::new(ErrorCode::Busy, "memory for reads is in use by slow readers; try again")),
         Err(ReadFault::BadCopy) => return back_to_master(node, &key, version, query),
     }
-    let mut response = answer(status, &entry, part, reader.into_body())?;
+    let mut response = answer(node, status, &entry, part, reader.into_body())?;
     set(response.headers_mut(), header::CONTENT_LENGTH, &(end - first).to_string())?;
     Ok(response)
+}
+
+/// Before the first beat nobody knows the cluster's time.
+fn expired(node: &Node, entry: &ValueEntry) -> bool {
+    entry.expires.zip(node.expiry_clock.told()).is_some_and(|(at, now)| at <= now)
 }
 
 /// The copy is damaged, missing or unreadable: another replica serves the client.
@@ -87,13 +95,16 @@ fn back_to_master(node: &Node, key: &Key, version: VersionId, query: &Query) -> 
     redirect(StatusCode::FOUND, &format!("http://{host}{}?{earlier}missed={version}.{}", key.to_path(), node.volume()))
 }
 
-fn answer(status: StatusCode, entry: &ValueEntry, part: Option<(u64, u64)>, body: body::Body) -> Result<Response, Problem> {
+fn answer(node: &Node, status: StatusCode, entry: &ValueEntry, part: Option<(u64, u64)>, body: body::Body) -> Result<Response, Problem> {
     let mut response = Response::new(body);
     *response.status_mut() = status;
     let headers = response.headers_mut();
     set(headers, header::ETAG, &entry.hash.etag())?;
     set(headers, header::LAST_MODIFIED, &httpdate::fmt_http_date(entry.modified.to_system_time()))?;
     set(headers, HeaderName::from_static("kvdb-version"), &entry.version.to_string())?;
+    if let Some(at) = entry.expires {
+        expiry::tell(headers, at, node.expiry_clock.now());
+    }
     if status == StatusCode::NOT_MODIFIED {
         return Ok(response);
     }

@@ -15,7 +15,8 @@ pub async fn run(common: &Common, args: Put) -> anyhow::Result<()> {
     let client = common.client()?;
     let (source, len) = open(&args.file)?;
     let condition = Condition { if_match: args.if_match.map(|h| Tags::Of(vec![h])), if_none_match: None };
-    let options = PutOptions { create_only: args.create, content_type: args.content_type, condition, ..PutOptions::default() };
+    let options =
+        PutOptions { create_only: args.create, content_type: args.content_type, condition, ttl: args.ttl, ..PutOptions::default() };
     let progress = options.progress.clone();
     let work = client.put(&args.key, source, options);
     let outcome = bar::while_showing(common.quiet, args.key.display(), len, &progress, work).await?;

@@ -3,6 +3,9 @@
 //! Both stay below a durable lease: all times and versions given out so far are before it. At opening
 //! the clock starts at the stored lease, so neither can go back across a crash. When the lease is not
 //! extended in time, the clock stands still: what was decided by it ("too late") then stays decided.
+//!
+//! Values expire by a second clock, which follows the machine's: after a crash the first one is up to a lease ahead, and
+//! would end short lives early. The second one goes on at the machine's time, unless that was evidently set back.
 
 use kvdb_protocol::lab::{self, Bug};
 use kvdb_protocol::{UnixMillis, VersionId};
@@ -26,6 +29,8 @@ pub(super) struct Clock {
     clocks: Clocks,
     /// Cluster time less the forward clock; only grows, when the wall clock is ahead.
     offset: AtomicU64,
+    /// The same for the clock that values expire by.
+    expiry_offset: AtomicU64,
     /// Exclusive bound of what may be given out; only grows.
     lease: AtomicU64,
     /// Time and counter of the last version.
@@ -47,7 +52,27 @@ impl Clock {
         let (wall, forward) = clocks();
         let stored = if lab::has(Bug::ClockGoesBack) { 0 } else { stored_lease };
         let offset = AtomicU64::new(stored.max(wall).saturating_sub(forward));
-        Self { clocks, offset, lease: AtomicU64::new(stored_lease), last: Mutex::new((0, 0)), low: Notify::new() }
+        let expiry_offset = AtomicU64::new(wall.saturating_sub(forward));
+        Self { clocks, offset, expiry_offset, lease: AtomicU64::new(stored_lease), last: Mutex::new((0, 0)), low: Notify::new() }
+    }
+
+    /// Takes up the clock that values expire by where it was, `bound` being at most [`LEASE_AHEAD`] after its last known time.
+    pub(super) fn resume_expiry(self, bound: u64) -> Self {
+        let (wall, forward) = (self.clocks)();
+        if UnixMillis(wall).plus(LEASE_AHEAD).0 < bound {
+            self.expiry_offset.fetch_max(bound.saturating_sub(forward), Ordering::SeqCst);
+        }
+        self
+    }
+
+    /// What values expire by.
+    pub(super) fn expiry_now(&self) -> UnixMillis {
+        UnixMillis(self.following(&self.expiry_offset))
+    }
+
+    /// The bound to keep with a lease, for [`Clock::resume_expiry`].
+    pub(super) fn expiry_bound(&self) -> u64 {
+        self.expiry_now().plus(LEASE_AHEAD).0
     }
 
     pub(super) fn now(&self) -> UnixMillis {
@@ -58,13 +83,17 @@ impl Clock {
         UnixMillis(raw.min(lease.saturating_sub(1)))
     }
 
-    /// Both parts only grow, so their sum does.
     fn raw(&self) -> u64 {
+        self.following(&self.offset)
+    }
+
+    /// Both parts only grow, so their sum does.
+    fn following(&self, offset: &AtomicU64) -> u64 {
         let (wall, forward) = (self.clocks)();
         let ahead = wall.saturating_sub(forward);
-        let known = self.offset.load(Ordering::SeqCst);
+        let known = offset.load(Ordering::SeqCst);
         // Written only when the machine's clock went forward: all threads read it.
-        let offset = if ahead > known { self.offset.fetch_max(ahead, Ordering::SeqCst).max(ahead) } else { known };
+        let offset = if ahead > known { offset.fetch_max(ahead, Ordering::SeqCst).max(ahead) } else { known };
         offset.saturating_add(forward)
     }
 
@@ -174,6 +203,22 @@ mod tests {
         clock.extend(clock.wanted_lease().unwrap());
         assert!(clock.now() > time);
         assert!(clock.next_version() > version);
+    }
+
+    #[test]
+    fn values_expire_by_the_machines_time_after_a_crash_unless_it_was_set_back() {
+        let (m, clocks) = machine(10 * YEAR);
+        let clock = Clock::new(clocks, 0).resume_expiry(0);
+        let (lease, bound) = (clock.wanted_lease().unwrap(), clock.expiry_bound());
+        clock.extend(lease);
+        m.pass(500);
+        assert_eq!(clock.expiry_now().0, 10 * YEAR + 500);
+        let (_, clocks) = machine(10 * YEAR + 700);
+        let again = Clock::new(clocks, lease).resume_expiry(bound);
+        again.extend(u64::MAX);
+        assert_eq!((again.now().0, again.expiry_now().0), (lease, 10 * YEAR + 700));
+        let (_, clocks) = machine(9 * YEAR);
+        assert!(Clock::new(clocks, lease).resume_expiry(bound).expiry_now() > clock.expiry_now());
     }
 
     #[test]

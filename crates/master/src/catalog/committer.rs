@@ -8,6 +8,7 @@ use super::decide::{self, CommitDelete, CommitPut, Now, Room};
 use super::directory::Marker;
 use super::engine::{ApplyError, Batch, Engine, EngineError};
 use super::error::CatalogError;
+use super::expiry::{self, Swept};
 use super::keyspace;
 use super::placing::{self, Duty, Placed, SetReplicas};
 use super::record::{State, VolumeEntry, decode, encode};
@@ -52,6 +53,7 @@ pub(super) enum Op {
     Delete(CommitDelete, Reply<CommitAnswer>),
     Resolve(Doubt, Reply<Option<CommitAnswer>>),
     Settle(VolumeId, Vec<SettleItem>, Reply<Vec<Outcome>>),
+    SweepExpired(Reply<Swept>),
     ReclaimDone(VolumeId, Vec<VersionId>, Reply<()>),
     Volume(VolumeId, String, Reply<()>),
     SetReplicas(SetReplicas, Reply<Placed>),
@@ -70,6 +72,7 @@ enum Answer {
     Commit(Reply<CommitAnswer>, CommitAnswer),
     Resolved(Reply<Option<CommitAnswer>>, Option<CommitAnswer>),
     Settle(Reply<Vec<Outcome>>, Vec<Outcome>),
+    Swept(Reply<Swept>, Swept),
     Placed(Reply<Placed>, Placed),
     Unlisted(Reply<Vec<Unlisted>>, Vec<Unlisted>),
     More(Reply<bool>, bool),
@@ -150,7 +153,8 @@ impl Committer {
         }
         let mut view = View::new(core.engine.as_ref(), self.state);
         let mut answers = Vec::new();
-        let now = Now { time: core.clock.now(), floor: core.floor, room: room(core.engine.as_ref()) };
+        let expiry = core.deciding.begin(|| core.clock.expiry_now());
+        let now = Now { time: core.clock.now(), expiry, floor: core.floor, room: room(core.engine.as_ref()) };
         while view.bytes() < MAX_BATCH_BYTES
             && let Some(op) = self.waiting.pop_front()
         {
@@ -174,12 +178,14 @@ impl Committer {
             }
             Err(why) => answers.into_iter().for_each(|a| a.fail(why.error())),
         }
+        core.deciding.end();
     }
 
     /// The lease, and the removal of old decisions.
     fn housekeeping(&mut self, view: &mut View<'_>, now: &Now, lease: Option<u64>, ops: usize) -> Result<(), CatalogError> {
         if let Some(lease) = lease {
             view.put(keyspace::META_LEASE.to_vec(), lease.to_le_bytes().to_vec());
+            view.put(keyspace::META_EXPIRY.to_vec(), self.core.clock.expiry_bound().to_le_bytes().to_vec());
         }
         let keep_from = epoch(now.time).saturating_sub(1);
         if self.swept < keep_from && now.room.for_delete {
@@ -286,6 +292,7 @@ fn decide_one(view: &mut View<'_>, engine: &dyn Engine, now: &Now, op: Op) -> Op
             let done = need_room(now).and_then(|()| versions.iter().try_for_each(|v| view.drop_reclaim(volume, *v)));
             ready(done, reply, |reply, ()| Answer::Done(reply))
         }
+        Op::SweepExpired(reply) => ready(expiry::sweep(view, engine, now), reply, Answer::Swept),
         Op::SetReplicas(change, reply) => ready(placing::set_replicas(view, now, &change), reply, Answer::Placed),
         Op::Unwanted(copies, reply) => ready(copies.iter().map(|u| unwanted::remove(view, now, u)).collect(), reply, Answer::Unlisted),
         Op::Duty(id, duty, reply) => {
@@ -337,6 +344,7 @@ impl Op {
             Self::Put(_, r) | Self::Delete(_, r) => r.send(Err(error())).is_err(),
             Self::Resolve(_, r) => r.send(Err(error())).is_err(),
             Self::Settle(_, _, r) => r.send(Err(error())).is_err(),
+            Self::SweepExpired(r) => r.send(Err(error())).is_err(),
             Self::SetReplicas(_, r) => r.send(Err(error())).is_err(),
             Self::Unwanted(_, r) => r.send(Err(error())).is_err(),
             Self::ForgetReclaim(_, r) => r.send(Err(error())).is_err(),
@@ -354,6 +362,7 @@ impl Answer {
             Self::Commit(r, a) => r.send(Ok(a)).is_err(),
             Self::Resolved(r, a) => r.send(Ok(a)).is_err(),
             Self::Settle(r, a) => r.send(Ok(a)).is_err(),
+            Self::Swept(r, a) => r.send(Ok(a)).is_err(),
             Self::Placed(r, a) => r.send(Ok(a)).is_err(),
             Self::Unlisted(r, a) => r.send(Ok(a)).is_err(),
             Self::More(r, a) => r.send(Ok(a)).is_err(),
@@ -366,6 +375,7 @@ impl Answer {
             Self::Commit(r, _) => r.send(Err(error)).is_err(),
             Self::Resolved(r, _) => r.send(Err(error)).is_err(),
             Self::Settle(r, _) => r.send(Err(error)).is_err(),
+            Self::Swept(r, _) => r.send(Err(error)).is_err(),
             Self::Placed(r, _) => r.send(Err(error)).is_err(),
             Self::Unlisted(r, _) => r.send(Err(error)).is_err(),
             Self::More(r, _) => r.send(Err(error)).is_err(),

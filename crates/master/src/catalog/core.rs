@@ -3,6 +3,7 @@
 use super::clock::Clock;
 use super::engine::Engine;
 use super::error::CatalogError;
+use super::expiry::Deciding;
 use super::inflight::{InFlight, Seen};
 use super::keyspace;
 use super::record::{ReclaimEntry, Record, State, VolumeEntry, decode};
@@ -28,6 +29,7 @@ pub(super) struct Core {
     /// A batch failed: no more are taken.
     pub(super) stopped: AtomicBool,
     pub(super) floor: u64,
+    pub(super) deciding: Deciding,
     pub(super) snapshot: Snapshot,
     numbers: Mutex<Numbers>,
 }
@@ -49,6 +51,7 @@ impl Core {
             gate: Arc::new(RwLock::new(())),
             stopped: AtomicBool::new(false),
             floor,
+            deciding: Deciding::default(),
             snapshot: Snapshot::default(),
             numbers: Mutex::new(Numbers { state, reclaim }),
         })

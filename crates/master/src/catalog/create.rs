@@ -9,7 +9,7 @@ use super::keyspace::{self, CATALOG_FORMAT};
 use super::record::{ReclaimEntry, Record, State, VolumeEntry, decode, encode};
 use super::sled_engine::SledEngine;
 use crate::rebuild::{MergeError, MergedKey, Merger, Summary};
-use kvdb_protocol::{ClusterId, ClusterSecret, VolumeId};
+use kvdb_protocol::{ClusterId, ClusterSecret, Key, VolumeId};
 use std::ops::Bound;
 use thiserror::Error;
 
@@ -19,6 +19,7 @@ pub(super) struct Meta {
     pub(super) state: State,
     pub(super) lease: u64,
     pub(super) floor: u64,
+    pub(super) expiry: u64,
 }
 
 /// Makes the database of a new cluster.
@@ -40,6 +41,7 @@ pub(super) fn first_entries(engine: &dyn Engine, cluster: ClusterId, state: Stat
     batch.put(keyspace::META_STATE, encode(&state, "state")?);
     batch.put(keyspace::META_LEASE, lease.to_le_bytes());
     batch.put(keyspace::META_FLOOR, floor.to_le_bytes());
+    batch.put(keyspace::META_EXPIRY, 0u64.to_le_bytes());
     apply(engine, &batch)
 }
 
@@ -60,6 +62,8 @@ pub(super) fn read_meta(engine: &dyn Engine, directory: &Directory) -> Result<Me
         state,
         lease: read_lease(engine)?,
         floor: u64::from_le_bytes(fixed(engine, keyspace::META_FLOOR)?),
+        // A catalog from before values could expire has none.
+        expiry: if engine.get(keyspace::META_EXPIRY)?.is_some() { u64::from_le_bytes(fixed(engine, keyspace::META_EXPIRY)?) } else { 0 },
     })
 }
 
@@ -80,6 +84,7 @@ pub(super) fn first_lease(engine: &dyn Engine, clock: &Clock) -> Result<(), Cata
     let Some(lease) = clock.wanted_lease() else { return Ok(()) };
     let mut batch = Batch::default();
     batch.put(keyspace::META_LEASE, lease.to_le_bytes());
+    batch.put(keyspace::META_EXPIRY, clock.expiry_bound().to_le_bytes());
     apply(engine, &batch)?;
     clock.extend(lease);
     Ok(())
@@ -154,7 +159,7 @@ fn add(batch: &mut Bulk<'_>, merged: MergedKey) -> Result<(), CatalogError> {
             seq: r.seq.unwrap_or(NO_SEQ),
             created: false,
         };
-        batch.put(keyspace::record(&merged.key), encode(&record, "record")?)?;
+        batch.record(&merged.key, &record)?;
     }
     for copy in merged.surplus {
         let entry = ReclaimEntry { key: merged.key.clone(), deleted: copy.deleted, committed: None };
@@ -204,6 +209,14 @@ impl<'a> Bulk<'a> {
         self.bytes += key.len() + value.len();
         self.batch.put(key, value);
         if self.bytes >= REBUILD_BATCH_BYTES { self.flush() } else { Ok(()) }
+    }
+
+    /// A record, and when it expires.
+    pub(super) fn record(&mut self, key: &Key, record: &Record) -> Result<(), CatalogError> {
+        if let Some(at) = record.expires {
+            self.put(keyspace::expiry(at, key), Vec::new())?;
+        }
+        self.put(keyspace::record(key), encode(record, "record")?)
     }
 
     pub(super) fn flush(&mut self) -> Result<(), CatalogError> {

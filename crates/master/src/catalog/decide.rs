@@ -82,6 +82,8 @@ pub(super) struct Room {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Now {
     pub(super) time: UnixMillis,
+    /// What values expire by.
+    pub(super) expiry: UnixMillis,
     /// Versions with an earlier time are from before a rebuild.
     pub(super) floor: u64,
     pub(super) room: Room,
@@ -134,7 +136,7 @@ pub(super) fn put(view: &mut View<'_>, now: &Now, p: &CommitPut) -> Result<Commi
         return Ok(CommitAnswer::Refused(problem));
     }
     now.require(now.room.for_put)?;
-    let live = current.as_ref().filter(|r| !r.expired(now.time));
+    let live = current.as_ref().filter(|r| !r.expired(now.expiry));
     let remember = Some(keyspace::put_decision(epoch(now.time), p.version));
     if p.create && live.is_some() && !lab::has(Bug::CreateNotChecked) {
         return refuse(view, remember, ErrorCode::Exists, EXISTS);
@@ -200,7 +202,7 @@ fn put_decided(view: &View<'_>, now: &Now, p: &CommitPut, current: Option<&Recor
 }
 
 /// A version is no longer current: its volumes have to remove it, and its commit may be asked for again.
-fn retire(view: &mut View<'_>, now: &Now, key: &Key, old: &Record, deleted: Option<Deleted>) -> Result<(), CatalogError> {
+pub(super) fn retire(view: &mut View<'_>, now: &Now, key: &Key, old: &Record, deleted: Option<Deleted>) -> Result<(), CatalogError> {
     let committed = CommittedAs::from(old.committed());
     let entry = ReclaimEntry { key: key.clone(), deleted, committed: Some(committed) };
     for &volume in old.replicas.iter().filter(|_| !lab::has(Bug::OldCopiesKept)) {
@@ -224,7 +226,7 @@ pub(super) fn delete(view: &mut View<'_>, now: &Now, d: &CommitDelete) -> Result
         return Ok(CommitAnswer::Refused(Problem::new(ErrorCode::Conflict, detail)));
     }
     now.require(now.room.for_delete)?;
-    let Some(current) = view.record(&d.key)?.filter(|r| !r.expired(now.time)) else {
+    let Some(current) = view.record(&d.key)?.filter(|r| !r.expired(now.expiry)) else {
         return refuse(view, remember, ErrorCode::NotFound, NOT_FOUND);
     };
     if !d.condition.holds(Some(current.hash)) {

@@ -67,7 +67,7 @@ pub(super) fn import(
             Line::Record(r) => {
                 check(&r.record, header.as_ref())?;
                 (state.keys, state.bytes) = (state.keys + 1, state.bytes.saturating_add(r.record.len));
-                batch.put(keyspace::record(&r.key), encode(&r.record, "record")?)?;
+                batch.record(&r.key, &r.record)?;
             }
             Line::Reclaim(item) => {
                 if reclaim == 0 {

@@ -1,7 +1,7 @@
 //! Layout of the catalog's keys: one ordered keyspace, one prefix byte for each kind of entry.
 //! The tables and a worked example are in `docs/format-catalog.md`; a test checks them against this file.
 
-use kvdb_protocol::{Key, VersionId, VolumeId};
+use kvdb_protocol::{Key, UnixMillis, VersionId, VolumeId};
 
 /// Format of the whole catalog: the directory, the keys, and where values are found.
 pub(super) const CATALOG_FORMAT: u32 = 1;
@@ -10,6 +10,8 @@ pub(super) const CATALOG_FORMAT: u32 = 1;
 pub(super) const DECISION: u8 = b'd';
 /// What volumes are for: prefix and volume id.
 pub(super) const DUTY: u8 = b's';
+/// Keys whose value expires: prefix, expiry (u64, big endian, ms), key.
+pub(super) const EXPIRY: u8 = b'e';
 /// Addresses listed besides those of the command line: prefix and address.
 pub(super) const LISTED: u8 = b'a';
 /// Records: prefix and key.
@@ -29,6 +31,8 @@ pub(super) const META_CLUSTER: &[u8] = b"mcluster";
 pub(super) const META_STATE: &[u8] = b"mstate";
 /// Exclusive bound of all times and versions given out (u64, little endian).
 pub(super) const META_LEASE: &[u8] = b"mlease";
+/// At most [`super::clock::LEASE_AHEAD`] after the last known time of the clock that values expire by (u64, little endian).
+pub(super) const META_EXPIRY: &[u8] = b"mexpiry";
 /// Versions with an earlier time are never committed (u64, little endian). Set by a rebuild or an import.
 pub(super) const META_FLOOR: &[u8] = b"mfloor";
 
@@ -46,6 +50,22 @@ pub(super) fn record(key: &Key) -> Vec<u8> {
 /// The place of a record whose key is or begins with these bytes.
 pub(super) fn record_at(key: &[u8]) -> Vec<u8> {
     joined(&[&[RECORD], key])
+}
+
+/// That the value of a key expires then.
+pub(super) fn expiry(at: UnixMillis, key: &Key) -> Vec<u8> {
+    joined(&[&[EXPIRY], &at.0.to_be_bytes(), key.as_bytes()])
+}
+
+/// Where the expiries later than `at` begin; none: there can be none.
+pub(super) fn expiries_after(at: UnixMillis) -> Option<Vec<u8>> {
+    Some(joined(&[&[EXPIRY], &at.0.checked_add(1)?.to_be_bytes()]))
+}
+
+/// Time and key of an expiry.
+pub(super) fn parse_expiry(key: &[u8]) -> Option<(UnixMillis, Key)> {
+    let (at, key) = key.strip_prefix(&[EXPIRY])?.split_at_checked(8)?;
+    Some((UnixMillis(u64::from_be_bytes(at.try_into().ok()?)), Key::new(key).ok()?))
 }
 
 pub(super) fn volume(id: VolumeId) -> Vec<u8> {
@@ -120,6 +140,10 @@ mod tests {
         assert_eq!(parse_reclaim(&reclaim(a, w)), Some((a, w)));
         assert_eq!(parse_reclaim(&reclaim_of(a)), None);
         assert_eq!(parse_volume(&volume(b)), Some(b));
+        let (k, at) = (Key::new("k").unwrap(), UnixMillis(256));
+        assert_eq!(parse_expiry(&expiry(at, &k)), Some((at, k.clone())));
+        assert!(expiry(UnixMillis(255), &k) < expiry(at, &k) && Some(expiry(at, &k)) < expiries_after(at));
+        assert!(expiries_after(UnixMillis(255)) <= Some(expiry(at, &k)) && expiries_after(UnixMillis(u64::MAX)).is_none());
         assert!(put_decision(1, w) < put_decision(2, v) && delete_decision(255, v, 0) < put_decision(256, v));
     }
 

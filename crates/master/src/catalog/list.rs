@@ -74,29 +74,33 @@ struct Lister<'a> {
     delimiter: Option<&'a [u8]>,
     now: UnixMillis,
     page: ListPage,
+    /// The latest expiry of those passed over.
+    passed_over: UnixMillis,
 }
 
-/// Makes a page. A durable view must be held.
-pub(super) fn list(core: &Core, query: &ListQuery) -> Result<ListPage, CatalogError> {
+/// Makes a page. A durable view must be held. An inner error: it is too early to tell, see [`Core::decided_past`].
+pub(super) fn list(core: &Core, query: &ListQuery) -> Result<Result<ListPage, UnixMillis>, CatalogError> {
     if core.in_flight.doubtful(&keyspace::record_at(&query.prefix)) {
         return Err(CatalogError::OutcomeUnknown);
     }
     let delimiter = query.delimiter.as_deref().filter(|d| !d.is_empty());
-    Lister { core, query, delimiter, now: core.clock.now(), page: ListPage::default() }.run()
+    let mut lister = Lister { core, query, delimiter, now: core.clock.expiry_now(), page: ListPage::default(), passed_over: UnixMillis(0) };
+    lister.run()?;
+    Ok(if core.deciding.is_past(lister.passed_over) { Ok(lister.page) } else { Err(lister.passed_over) })
 }
 
 impl Lister<'_> {
-    fn run(mut self) -> Result<ListPage, CatalogError> {
+    fn run(&mut self) -> Result<(), CatalogError> {
         let limit = self.query.limit.clamp(1, MAX_LIST_PAGE_KEYS);
         let end = keyspace::successor(&keyspace::record_at(&self.query.prefix));
         let to = end.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
         let chunk = if self.delimiter.is_some() { DELIMITED_CHUNK } else { CHUNK };
-        let Some(mut from) = self.first() else { return Ok(self.page) };
+        let Some(mut from) = self.first() else { return Ok(()) };
         let mut scanned = 0;
         loop {
             let rows = self.core.engine.scan(from.as_ref().map(Vec::as_slice), to, chunk)?;
             if rows.is_empty() {
-                return Ok(self.page);
+                return Ok(());
             }
             scanned += rows.len();
             let mut place = None;
@@ -108,17 +112,17 @@ impl Lister<'_> {
                 }
                 if self.page.entries.len() == limit {
                     self.page.next = self.page.entries.last().map(|e| e.as_bytes().to_vec());
-                    return Ok(self.page);
+                    return Ok(());
                 }
                 match self.take(row)? {
                     Some(next) => place = Some(next),
-                    None => return Ok(self.page),
+                    None => return Ok(()),
                 }
             }
             from = place.unwrap_or(from);
             if scanned >= MAX_SCANNED {
                 self.page.next = self.resume(&from);
-                return Ok(self.page);
+                return Ok(());
             }
         }
     }
@@ -159,6 +163,7 @@ impl Lister<'_> {
         let key = Key::new(bytes).map_err(|e| CatalogError::corrupt("record", e))?;
         let record: Record = decode(&value, format_args!("record of {key}"))?;
         if record.expired(self.now) {
+            self.passed_over = self.passed_over.max(record.expires.unwrap_or_default());
             return Ok(Some(Bound::Excluded(at)));
         }
         if let Some(common) = self.common_prefix(bytes) {

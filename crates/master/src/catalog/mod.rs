@@ -12,6 +12,7 @@ mod decide;
 mod directory;
 pub mod engine;
 mod error;
+mod expiry;
 pub mod exported;
 mod import;
 mod inflight;
@@ -33,6 +34,7 @@ mod view;
 pub use create::RebuildError;
 pub use decide::{CommitDelete, CommitPut, MAX_TICKET_LIFE};
 pub use error::CatalogError;
+pub use expiry::Swept;
 pub use import::{ImportError, Imported};
 pub use list::{ListEntry, ListPage, ListQuery};
 pub use placing::{Duty, Placed, SetReplicas};
@@ -151,7 +153,7 @@ impl Catalog {
     fn start(engine: Arc<dyn Engine>, directory: Directory, clocks: Clocks) -> Result<Self, CatalogError> {
         let meta = create::read_meta(engine.as_ref(), &directory)?;
         directory.note_format()?;
-        let clock = Clock::new(clocks, meta.lease);
+        let clock = Clock::new(clocks, meta.lease).resume_expiry(meta.expiry);
         create::first_lease(engine.as_ref(), &clock)?;
         let core = Arc::new(Core::new(engine, clock, meta.floor, meta.state)?);
         let (sender, receiver) = mpsc::channel(QUEUE_LENGTH);
@@ -195,15 +197,22 @@ impl Catalog {
     /// Reads in place: a record is nearly always in the engine's cache, and crossing to another thread
     /// would cost more than reading a page that is not.
     pub async fn lookup(&self, key: &Key) -> Result<Option<Record>, CatalogError> {
-        let record = self.0.core.record(key)?;
-        // Few records expire, and the clock is shared by all threads.
-        Ok(record.filter(|r| r.expires.is_none() || !r.expired(self.now())))
+        match self.0.core.record(key)? {
+            // Few records expire, and the clock is shared by all threads.
+            Some(r) if r.expires.is_some() && r.expired(self.expiry_now()) => self.lookup_again(key, r).await,
+            found => Ok(found),
+        }
     }
 
     /// A page of keys, as of one moment.
     pub async fn list(&self, query: &ListQuery) -> Result<ListPage, CatalogError> {
-        let query = query.clone();
-        self.read_durable(move |core| list::list(core, &query)).await
+        loop {
+            let query = query.clone();
+            match self.read_durable(move |core| list::list(core, &query)).await? {
+                Ok(page) => return Ok(page),
+                Err(at) => self.0.core.decided_past(at).await,
+            }
+        }
     }
 
     /// Commits a value whose replicas are durable. `Refused` is final: the version will never be

@@ -78,6 +78,11 @@ impl<'a> View<'a> {
         let coded = |r: Option<&Record>| r.map(|r| encode(r, &what)).transpose();
         let (old, new) = (coded(before)?, coded(after)?);
         self.set(keyspace::record(key), old, new);
+        let expires = |r: Option<&Record>| r.and_then(|r| r.expires);
+        if expires(before) != expires(after) {
+            expires(before).into_iter().for_each(|at| self.delete(keyspace::expiry(at, key)));
+            expires(after).into_iter().for_each(|at| self.put(keyspace::expiry(at, key), Vec::new()));
+        }
         let size = |r: Option<&Record>| r.map_or((0, 0), |r| (1, r.len));
         let ((gone, gone_bytes), (come, come_bytes)) = (size(before), size(after));
         self.state.keys = (self.state.keys + come).saturating_sub(gone);

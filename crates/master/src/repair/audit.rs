@@ -35,7 +35,7 @@ async fn compare(node: &Arc<Node>, volume: VolumeId) -> Result<u64, String> {
         let records = node.catalog.records(after, PAGE).await.map_err(|e| e.to_string())?;
         let Some((last, _)) = records.last() else { return Ok(missing) };
         after = Some(last.clone());
-        let now = node.catalog.now();
+        let now = node.catalog.expiry_now();
         for (key, record) in records.into_iter().filter(|(_, r)| r.replicas.contains(&volume) && !r.expired(now)) {
             let held = index.of_key(&key).await?;
             if held.iter().any(|e| (e.version, e.len, e.hash) == (record.version, record.len, record.hash)) {

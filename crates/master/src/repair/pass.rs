@@ -218,7 +218,7 @@ impl<'a> Pages<'a> {
         let mut page = self.node.catalog.records(self.after.take(), PAGE).await.map_err(|e| e.to_string())?;
         let Some((last, _)) = page.last() else { return Ok(None) };
         self.after = Some(last.clone());
-        let now = self.node.catalog.now();
+        let now = self.node.catalog.expiry_now();
         page.retain(|(_, record)| !record.expired(now));
         Ok(Some((volumes(self.node), page)))
     }

@@ -45,6 +45,7 @@ fn the_worked_example_of_the_document_is_what_the_code_writes() {
     assert_eq!(documented("key of the record"), hex(&keyspace::record(&k)));
     assert_eq!(documented("value of the record"), hex(&encode(&example(), "record").unwrap()));
     assert_eq!(documented("key of the reclaim entry"), hex(&keyspace::reclaim(volume(0x11), version())));
+    assert_eq!(documented("key of the expiry, if it were to expire at 1500 ms"), hex(&keyspace::expiry(UnixMillis(1_500), &k)));
     let deleted = Some(Deleted { seq: 6, time: UnixMillis(2_000) });
     let entry = ReclaimEntry { key: k, deleted, committed: Some(example().committed().into()) };
     assert_eq!(documented("value of the reclaim entry"), hex(&encode(&entry, "reclaim entry").unwrap()));
@@ -57,10 +58,19 @@ fn the_worked_example_of_the_document_is_what_the_code_writes() {
 
 #[test]
 fn every_prefix_and_name_is_in_the_documents_table() {
-    for prefix in [keyspace::LISTED, keyspace::DUTY, keyspace::DECISION, keyspace::RECORD, keyspace::VOLUME, keyspace::RECLAIM] {
+    for prefix in
+        [keyspace::LISTED, keyspace::EXPIRY, keyspace::DUTY, keyspace::DECISION, keyspace::RECORD, keyspace::VOLUME, keyspace::RECLAIM]
+    {
         assert!(DOCUMENT.contains(&format!("| `{}` |", char::from(prefix))), "{}", char::from(prefix));
     }
-    for name in [keyspace::META_FORMAT, keyspace::META_CLUSTER, keyspace::META_STATE, keyspace::META_LEASE, keyspace::META_FLOOR] {
+    for name in [
+        keyspace::META_FORMAT,
+        keyspace::META_CLUSTER,
+        keyspace::META_STATE,
+        keyspace::META_LEASE,
+        keyspace::META_FLOOR,
+        keyspace::META_EXPIRY,
+    ] {
         let name = String::from_utf8_lossy(name);
         assert!(DOCUMENT.contains(&format!("| `{name}` |")), "{name}");
     }

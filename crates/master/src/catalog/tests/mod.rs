@@ -1,6 +1,7 @@
 mod documented;
 mod durability;
 mod engine_contract;
+mod expiry;
 mod listing;
 mod model;
 mod placing;

@@ -83,6 +83,23 @@ async fn a_rebuilt_catalog_has_the_values_and_not_what_was_deleted_and_goes_on_f
 }
 
 #[tokio::test]
+async fn a_rebuilt_catalog_knows_what_has_expired_and_removes_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = CatalogOptions::new(dir.path());
+    let with_expiry = |k: &str, n, at| match value(k, version(n), Some(n)) {
+        Entry::Value(v) => Entry::Value(ValueEntry { expires: Some(UnixMillis(at)), ..v }),
+        other => other,
+    };
+    let both = vec![with_expiry("dead", 1, UnixMillis::now().0 - 5), with_expiry("live", 2, UnixMillis::now().0 + 3_600_000)];
+    Catalog::create_from(&options, (ClusterId::random(), &ClusterSecret::random()), &[], merger([both.clone(), both])).unwrap();
+    let catalog = Catalog::open(options).unwrap();
+    assert_eq!(catalog.lookup(&key("dead")).await.unwrap(), None);
+    assert_eq!(catalog.sweep_expired().await.unwrap().removed, 1);
+    assert!(catalog.lookup(&key("live")).await.unwrap().is_some());
+    assert_eq!((catalog.stats().keys, catalog.reclaim_list(volume(2), 9).await.unwrap().len()), (1, 1));
+}
+
+#[tokio::test]
 async fn a_rebuild_that_fails_leaves_a_directory_in_which_it_can_be_done_again() {
     let dir = tempfile::tempdir().unwrap();
     let options = CatalogOptions::new(dir.path());
