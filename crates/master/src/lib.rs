@@ -20,6 +20,7 @@ mod node;
 mod operator;
 mod orders;
 mod outcome;
+
 mod peer_calls;
 mod read;
 mod reclaim;
@@ -28,7 +29,9 @@ mod relay;
 mod repair;
 mod server;
 mod service;
+mod several;
 mod status;
+mod values;
 mod write;
 
 pub use config::{Args, Config, DEFAULT_PORT};

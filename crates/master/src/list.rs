@@ -73,7 +73,7 @@ fn document(page: ListPage, detail: bool, delimited: bool) -> Value {
     Value::Object(document)
 }
 
-fn shown(bytes: &[u8]) -> String {
+pub(crate) fn shown(bytes: &[u8]) -> String {
     match Key::new(bytes.to_vec()) {
         Ok(key) => key.display(),
         Err(_) => key::query_escape(bytes),

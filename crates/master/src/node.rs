@@ -12,7 +12,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 
 /// A running master.
 pub(crate) struct Node {
@@ -30,6 +30,8 @@ pub(crate) struct Node {
     /// The last time given to a delete for its commit.
     pub last_delete: AtomicU64,
     pub backs: Backs,
+    /// Bounds the memory of pages of values.
+    pub page_memory: Arc<Semaphore>,
 }
 
 impl Node {

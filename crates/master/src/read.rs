@@ -13,16 +13,21 @@ use std::sync::Arc;
 /// Sends the client to a live replica.
 pub(crate) async fn read(node: &Node, headers: &HeaderMap, key: &Key, query: &Query) -> Result<Response, Problem> {
     let record = node.catalog.lookup(key).await.map_err(|e| e.problem())?.ok_or_else(|| absent(key))?;
+    let back = redirect::back(node, headers)?;
+    redirected(node, key, &record, query, &back)
+}
+
+/// A redirect to a live replica. What is missed there is asked for again at `back`.
+pub(crate) fn redirected(node: &Node, key: &Key, record: &Record, query: &Query, back: &str) -> Result<Response, Problem> {
     let missed = redirect::missed(query, record.version);
     if let Some(volume) = missed.last() {
         tracing::warn!(%key, version = %record.version, %volume, "a volume does not have, or cannot read, the copy that it should");
     }
-    let live = replica(node, &record, &missed).ok_or_else(|| {
+    let live = replica(node, record, &missed).ok_or_else(|| {
         let detail = format!("none of the {} volumes that hold the value is reachable with a good copy", record.replicas.len());
         Problem::new(ErrorCode::NoReplica, detail)
     })?;
-    let back = redirect::back(node, headers)?;
-    let response = redirect::to_read(&live, key, record.version, &missed, &back)?;
+    let response = redirect::to_read(&live, key, record.version, &missed, back)?;
     Ok(tell_expiry(node, record.expires, response))
 }
 

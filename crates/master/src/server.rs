@@ -7,6 +7,7 @@ use crate::members::Members;
 use crate::node::Node;
 use crate::repair::{self, Repair};
 use crate::service::MasterService;
+use crate::values;
 use anyhow::Context as _;
 use kvdb_protocol::ClusterSecret;
 use kvdb_server::peer::{Credentials, Peers};
@@ -40,6 +41,7 @@ pub async fn run(listener: TcpListener, config: Config, shutdown: CancellationTo
         catalog: catalog.clone(),
         reclaims: Default::default(),
         last_delete: Default::default(),
+        page_memory: values::memory(),
         backs: Default::default(),
         config,
     });

@@ -1,7 +1,7 @@
 //! What the master answers to which request.
 
 use crate::node::Node;
-use crate::{export, list, orders, outcome, peer_calls, read, status, write};
+use crate::{export, list, orders, outcome, peer_calls, read, several, status, write};
 use http::{HeaderValue, Method, header};
 use kvdb_protocol::message::path;
 use kvdb_protocol::operator;
@@ -28,7 +28,15 @@ impl kvdb_server::serve::Service for MasterService {
         let query = Query::parse(request.uri().query())?;
         let method = request.method().clone();
         if method == Method::GET && query.has("list") {
+            if query.has("values") {
+                return Box::pin(several::list(&self.node, path, &query)).await;
+            }
             return Box::pin(list::list(&self.node, path, &query)).await;
+        }
+        if path == "/"
+            && let Some(answer) = Box::pin(several::of_several(&self.node, &method, request.headers(), &query)).await
+        {
+            return answer;
         }
         let key = Key::from_path(path)?;
         // The others are boxed, so that the future of a lookup, which is moved about, stays small.

@@ -22,6 +22,12 @@ pub const MAX_REPLICAS: usize = 8;
 pub const MAX_LIST_PAGE_KEYS: usize = 10_000;
 /// Keys of a list page when no limit is given.
 pub const DEFAULT_LIST_PAGE_KEYS: usize = 1_000;
+/// Most keys of one page with values, and its default.
+pub const MAX_VALUES_PAGE_KEYS: usize = 1_000;
+/// Most bytes of the values of one page; one longer than [`MAX_INLINE_VALUE_BYTES`] is told by its location.
+pub const MAX_VALUES_PAGE_BYTES: u64 = 8 << 20;
+/// Most bytes that the keys may take in the URL when the newest of them is asked for.
+pub const MAX_NEWEST_QUERY_BYTES: usize = 8 << 10;
 /// Largest body of a call between servers that is not a stream, in bytes.
 pub const MAX_PEER_BODY_BYTES: usize = 1 << 20;
 /// Most versions named in one reclaim or settle call.

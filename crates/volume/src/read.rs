@@ -92,7 +92,12 @@ fn back_to_master(node: &Node, key: &Key, version: VersionId, query: &Query) -> 
         .filter_map(|m| std::str::from_utf8(m).ok())
         .filter(|m| m.bytes().all(|b| b.is_ascii_hexdigit() || b"-.".contains(&b)));
     let earlier: String = earlier.map(|m| format!("missed={m}&")).collect();
-    redirect(StatusCode::FOUND, &format!("http://{host}{}?{earlier}missed={version}.{}", key.to_path(), node.volume()))
+    let missed = format!("{earlier}missed={version}.{}", node.volume());
+    // The question was another than for this key alone, and is asked again.
+    if host.contains('/') {
+        return redirect(StatusCode::FOUND, &format!("http://{host}&{missed}"));
+    }
+    redirect(StatusCode::FOUND, &format!("http://{host}{}?{missed}", key.to_path()))
 }
 
 fn answer(node: &Node, status: StatusCode, entry: &ValueEntry, part: Option<(u64, u64)>, body: body::Body) -> Result<Response, Problem> {

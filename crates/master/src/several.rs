@@ -1,0 +1,200 @@
+//! Requests for several keys: `/?get`, `/prefix?list&values`, `/?newest`.
+
+use crate::catalog::Record;
+use crate::node::Node;
+use crate::values::{self, Found, Values};
+use crate::{list, read, redirect};
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use kvdb_protocol::limits::{MAX_NEWEST_QUERY_BYTES, MAX_VALUES_PAGE_KEYS};
+use kvdb_protocol::{ContentHash, ErrorCode, Key, Problem, UnixMillis, VersionId, key};
+use kvdb_server::body::{self, Response};
+use kvdb_server::query::Query;
+use serde::Serialize;
+use std::collections::HashSet;
+use tokio::sync::OwnedSemaphorePermit;
+
+/// The header that tells which of several keys an answer is of, percent-encoded.
+const KEY_HEADER: &str = "kvdb-key";
+
+/// A request of `/` for several keys; none: it is not one.
+pub(crate) async fn of_several(node: &Node, method: &Method, headers: &HeaderMap, query: &Query) -> Option<Result<Response, Problem>> {
+    match *method {
+        Method::GET if query.has("get") => Some(get(node, query).await),
+        Method::GET | Method::HEAD if query.has("newest") => Some(newest(node, headers, query).await),
+        _ => None,
+    }
+}
+
+async fn get(node: &Node, query: &Query) -> Result<Response, Problem> {
+    let mut keys = keys(query)?;
+    if let Some(start) = query.get("start").filter(|s| !s.is_empty()).map(list::start).transpose()? {
+        let at = keys.iter().position(|k| k.as_bytes() == start);
+        let at = at.ok_or_else(|| Problem::new(ErrorCode::BadRequest, "`start` is none of the keys; give a page's `next`"))?;
+        keys.drain(..at);
+    }
+    Ok(document(values::of_keys(node, &keys).await?, true, false))
+}
+
+/// `GET /prefix?list&values`.
+pub(crate) async fn list(node: &Node, path: &str, query: &Query) -> Result<Response, Problem> {
+    let mut asked = list::asked(path, query)?;
+    if query.has("limit") && asked.limit > MAX_VALUES_PAGE_KEYS {
+        return Err(Problem::new(ErrorCode::BadRequest, format!("with values `limit` must be 1 to {MAX_VALUES_PAGE_KEYS}")));
+    }
+    asked.limit = asked.limit.min(MAX_VALUES_PAGE_KEYS);
+    asked.detail = true;
+    Ok(document(values::of_list(node, &asked).await?, false, asked.delimiter.is_some()))
+}
+
+/// The keys that a query names, each once, in its order.
+fn keys(query: &Query) -> Result<Vec<Key>, Problem> {
+    let mut seen = HashSet::new();
+    let mut keys = query.all("key").map(|k| Key::new(k).map_err(Problem::from)).collect::<Result<Vec<_>, _>>()?;
+    keys.retain(|k| seen.insert(k.clone()));
+    if keys.is_empty() {
+        return Err(Problem::new(ErrorCode::BadRequest, "name at least one key, as in key=a&key=b"));
+    }
+    Ok(keys)
+}
+
+/// Of these keys the one that was written last, by the order of commits; none where none has a value.
+pub(crate) async fn newest_of(node: &Node, keys: &[Key]) -> Result<Option<(Key, Record)>, Problem> {
+    let records = node.catalog.lookup_all(keys).await.map_err(|e| e.problem())?;
+    let found = keys.iter().zip(records).filter_map(|(k, r)| Some((k, r?)));
+    Ok(found.max_by_key(|(_, r)| r.seq).map(|(k, r)| (k.clone(), r)))
+}
+
+async fn newest(node: &Node, headers: &HeaderMap, query: &Query) -> Result<Response, Problem> {
+    let keys = keys(query)?;
+    // A volume that has the version no longer sends the client back to this very question: another key may be the newest by then.
+    let again: String = keys.iter().map(|k| format!("&key={}", k.to_query())).collect();
+    if again.len() > MAX_NEWEST_QUERY_BYTES {
+        let detail = format!("the keys make more than {MAX_NEWEST_QUERY_BYTES} bytes of the URL; ask for fewer");
+        return Err(Problem::new(ErrorCode::TooLong, detail));
+    }
+    let Some((key, record)) = newest_of(node, &keys).await? else {
+        return Err(Problem::new(ErrorCode::NotFound, "none of the keys has a value"));
+    };
+    let back = node.tickets.sign_back(&format!("{}/?newest{again}", redirect::own_host(node, headers)?));
+    let mut response = read::redirected(node, &key, &record, query, &key::query_escape(back.as_bytes()))?;
+    let name = HeaderValue::from_str(&key.to_query());
+    response.headers_mut().insert(KEY_HEADER, name.map_err(|_| Problem::new(ErrorCode::Internal, "the key cannot be sent in a header"))?);
+    Ok(response)
+}
+
+#[derive(Serialize)]
+struct Document<'a> {
+    next: String,
+    values: Vec<Shown<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    missing: Option<Vec<String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    prefixes: Option<Vec<String>>,
+}
+
+#[derive(Serialize)]
+struct Shown<'a> {
+    key: String,
+    version: VersionId,
+    etag: ContentHash,
+    length: u64,
+    content_type: Option<&'a str>,
+    modified: UnixMillis,
+    expires: Option<UnixMillis>,
+    #[serde(flatten)]
+    value: ShownValue<'a>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "snake_case")]
+enum ShownValue<'a> {
+    /// Text.
+    Value(&'a str),
+    /// Bytes that are not text.
+    Base64(String),
+    /// Where a long value is, relative to this master.
+    Location(String),
+}
+
+/// Control characters would make JSON six times as long.
+fn text(bytes: &[u8]) -> Option<&str> {
+    let plain = bytes.iter().all(|b| *b >= b' ' || b"\n\r\t".contains(b));
+    std::str::from_utf8(bytes).ok().filter(|_| plain)
+}
+
+fn shown(found: &Found) -> Shown<'_> {
+    let Found { key, record: r, value } = found;
+    let value = match value {
+        Some(bytes) => text(bytes).map_or_else(|| ShownValue::Base64(BASE64_STANDARD.encode(bytes)), ShownValue::Value),
+        None => ShownValue::Location(key.to_path()),
+    };
+    Shown {
+        key: key.display(),
+        version: r.version,
+        etag: r.hash,
+        length: r.len,
+        content_type: r.content_type.as_deref(),
+        modified: r.modified,
+        expires: r.expires,
+        value,
+    }
+}
+
+fn document(mut page: Values, named: bool, delimited: bool) -> Response {
+    let memory = page.memory.take();
+    let document = Document {
+        next: page.next.as_deref().map(list::next).unwrap_or_default(),
+        values: page.found.iter().map(shown).collect(),
+        missing: named.then(|| page.missing.iter().map(Key::display).collect()),
+        prefixes: delimited.then(|| page.prefixes.iter().map(|p| list::shown(p)).collect()),
+    };
+    let mut response = body::status(StatusCode::OK);
+    match serde_json::to_vec(&document) {
+        Ok(bytes) => {
+            response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            *response.body_mut() = body::full(Bytes::from_owner(Held { bytes, _memory: memory }));
+        }
+        Err(error) => {
+            tracing::error!(%error, "a page cannot be written as JSON");
+            *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+        }
+    }
+    response
+}
+
+/// The bytes of an answer, which keep their share of the memory until they are sent.
+struct Held {
+    bytes: Vec<u8>,
+    _memory: Option<OwnedSemaphorePermit>,
+}
+
+impl AsRef<[u8]> for Held {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_json_shows_nearly_as_it_is_passes_for_text() {
+        assert_eq!(text("a\n\"ü\t".as_bytes()), Some("a\n\"ü\t"));
+        for bytes in [&b"\0"[..], b"a\x1b", b"\xff", b"\xc3"] {
+            assert_eq!(text(bytes), None);
+        }
+    }
+
+    #[test]
+    fn a_query_names_each_key_once_and_at_least_one() {
+        let named = |q| keys(&Query::parse(Some(q)).unwrap()).map(|k| k.iter().map(Key::display).collect::<Vec<_>>());
+        assert_eq!(named("get&key=b&key=a%2Fb&key=b").unwrap(), ["b", "a/b"]);
+        for bad in ["get", "get&key", "get&key=", "get&key=-/x"] {
+            assert!(named(bad).is_err(), "{bad}");
+        }
+    }
+}

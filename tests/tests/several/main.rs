@@ -1,0 +1,7 @@
+//! Requests for several keys: `/?get`, `/prefix?list&values`, `/?newest`.
+
+// A helper that fails fails its test.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+mod newest;
+mod values;
