@@ -30,6 +30,7 @@ mod transport;
 // For the fuzzers.
 #[doc(hidden)]
 pub mod url;
+mod values;
 
 pub use client::{Builder, Client, DeleteOutcome};
 pub use error::Error;
@@ -41,3 +42,4 @@ pub use kvdb_protocol::{ContentHash, ErrorCode, Key, KeyError, Problem, UnixMill
 pub use list::{Detail, ListOptions, Listed, Page};
 pub use put::{PutOptions, PutOutcome};
 pub use source::{Progress, REPLAY_BYTES, Source};
+pub use values::{Valued, ValuesPage};

@@ -50,6 +50,7 @@ pub struct Listed {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Detail {
     /// Length in bytes.
+    #[serde(alias = "length")]
     pub len: u64,
     /// Its BLAKE3.
     pub etag: ContentHash,
@@ -129,22 +130,22 @@ impl Client {
 }
 
 /// Who answered, for an error after the answer was read.
-struct Answer {
+pub(crate) struct Answer {
     url: String,
     status: u16,
 }
 
 impl Answer {
-    fn of(response: &Response) -> Self {
+    pub(crate) fn of(response: &Response) -> Self {
         Self { url: url::shown(response.url()), status: response.status().as_u16() }
     }
 
-    fn not_kvdb(self, reason: String) -> Error {
+    pub(crate) fn not_kvdb(self, reason: String) -> Error {
         Error::NotKvdb { url: self.url, reason, status: self.status }
     }
 }
 
-fn query(options: &ListOptions) -> String {
+pub(crate) fn query(options: &ListOptions) -> String {
     let mut parts = vec!["list".to_string()];
     if let Some(n) = options.limit {
         parts.push(format!("limit={n}"));

@@ -69,6 +69,10 @@ pub enum Command {
     Put(Put),
     /// Read a value; it is checked against its BLAKE3
     Get(Get),
+    /// Show the small values of several keys
+    Mget(Keys),
+    /// Show which of several keys was written last, and write its value to standard output
+    Newest(Keys),
     /// Delete keys
     Rm(Rm),
     /// List keys in order of their bytes
@@ -142,6 +146,13 @@ pub struct Rm {
 }
 
 #[derive(ClapArgs)]
+pub struct Keys {
+    /// The keys
+    #[arg(required = true, value_parser = KeyParser)]
+    pub keys: Vec<Key>,
+}
+
+#[derive(ClapArgs)]
 pub struct Ls {
     /// What the keys begin with
     #[arg(default_value = "")]
@@ -152,6 +163,9 @@ pub struct Ls {
     /// With length, time and BLAKE3
     #[arg(long, short)]
     pub long: bool,
+    /// With the values of at most 64 KiB, as of one moment for each page
+    #[arg(long, conflicts_with = "long")]
+    pub values: bool,
     /// Most lines to show
     #[arg(long, short = 'n', value_name = "N")]
     pub limit: Option<usize>,

@@ -24,6 +24,9 @@ impl Line {
 }
 
 pub async fn run(common: &Common, args: Ls) -> anyhow::Result<()> {
+    if args.values {
+        return super::several::list(common, args).await;
+    }
     let client = common.client()?;
     let options = ListOptions {
         limit: args.limit,

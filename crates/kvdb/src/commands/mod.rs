@@ -10,6 +10,7 @@ mod ls;
 mod put;
 mod rebuild;
 mod rm;
+mod several;
 mod stat;
 mod up;
 
@@ -31,6 +32,8 @@ async fn client_command(common: &Common, command: Command) -> anyhow::Result<()>
         match command {
             Command::Put(a) => put::run(common, a).await,
             Command::Get(a) => get::run(common, a).await,
+            Command::Mget(a) => several::mget(common, a).await,
+            Command::Newest(a) => several::newest(common, a).await,
             Command::Rm(a) => rm::run(common, a).await,
             Command::Ls(a) => ls::run(common, a).await,
             Command::Stat(a) => stat::run(common, &a).await,
