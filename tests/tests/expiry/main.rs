@@ -5,15 +5,12 @@
 
 mod kills;
 mod lives;
+mod mortal;
 mod rebuilt;
 
 use kvdb_tests::{Answer, Cluster, Request};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
-
-/// The machine's time, which is what values expire by here.
-pub fn now() -> u64 {
-    u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis()).unwrap()
-}
+pub use mortal::now;
+use std::time::Duration;
 
 /// Returns at that time.
 pub fn sleep_until(ms: u64) {

@@ -8,6 +8,9 @@
 // A helper that fails fails its test.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
+mod lives;
+#[path = "../expiry/mortal.rs"]
+mod mortal;
 #[path = "../crash/send.rs"]
 mod send;
 mod sequence;
