@@ -51,6 +51,16 @@ pub fn parse(text: &str) -> Result<Duration, TtlError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn any_text_is_a_bounded_time_or_an_error(text in ".{0,24}", number in any::<u64>()) {
+            for text in [text, format!("{number}d"), format!("{number}ms")] {
+                prop_assert!(parse(&text).is_ok_and(|t| !t.is_zero() && t <= MAX_TTL) || parse(&text).is_err());
+            }
+        }
+    }
 
     #[test]
     fn a_time_to_live_is_a_whole_number_with_a_unit() {

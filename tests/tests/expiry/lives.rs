@@ -31,6 +31,18 @@ fn a_time_to_live_is_given_in_the_query_or_a_header_and_told_by_the_master_and_t
 }
 
 #[test]
+fn a_write_that_is_sent_to_another_volume_keeps_its_time_to_live() {
+    let cluster = Cluster::builder(3).master_args(["--replicas", "1"]).start();
+    let ids: Vec<String> = cluster.status()["volumes"].as_array().unwrap().iter().map(|v| v["id"].as_str().unwrap().into()).collect();
+    for (i, pair) in [(0, 1), (1, 2), (0, 2)].into_iter().enumerate() {
+        let before = now();
+        let target = format!("/k{i}?ttl=1h&avoid={}&full={}", ids[pair.0], ids[pair.1]);
+        cluster.follow(&Request::put(&target, "v")).expect(201);
+        assert!((before + 3_600_000..=now() + 3_600_000).contains(&expiry_of(&cluster, &format!("/k{i}"))));
+    }
+}
+
+#[test]
 fn a_time_to_live_that_is_malformed_zero_or_endless_is_refused_and_stores_nothing() {
     let cluster = Cluster::start(1);
     for bad in ["", "0", "0ms", "-1", "1.5s", "5w", "s", "36501d", "18446744073709551616", "%FF", "1%20s"] {

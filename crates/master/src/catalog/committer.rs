@@ -153,7 +153,7 @@ impl Committer {
         }
         let mut view = View::new(core.engine.as_ref(), self.state);
         let mut answers = Vec::new();
-        let expiry = core.deciding.begin(|| core.clock.expiry_now());
+        let (expiry, _under_way) = core.deciding.begin(|| core.clock.expiry_now());
         let now = Now { time: core.clock.now(), expiry, floor: core.floor, room: room(core.engine.as_ref()) };
         while view.bytes() < MAX_BATCH_BYTES
             && let Some(op) = self.waiting.pop_front()
@@ -178,7 +178,6 @@ impl Committer {
             }
             Err(why) => answers.into_iter().for_each(|a| a.fail(why.error())),
         }
-        core.deciding.end();
     }
 
     /// The lease, and the removal of old decisions.

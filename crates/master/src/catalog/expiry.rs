@@ -57,21 +57,25 @@ impl Default for Deciding {
 
 impl Deciding {
     /// A batch begins; `now` gives its time. In this order: whoever sees no batch has read the clock before this one does.
-    pub(super) fn begin(&self, now: impl FnOnce() -> UnixMillis) -> UnixMillis {
+    pub(super) fn begin(&self, now: impl FnOnce() -> UnixMillis) -> (UnixMillis, UnderWay<'_>) {
         self.0.store(0, Ordering::SeqCst);
         let time = now();
         self.0.store(time.0, Ordering::SeqCst);
-        time
-    }
-
-    /// The batch is through.
-    pub(super) fn end(&self) {
-        self.0.store(IDLE, Ordering::SeqCst);
+        (time, UnderWay(self))
     }
 
     /// Whether no batch is under way that was decided before `at`, a time that has been reached.
     pub(super) fn is_past(&self, at: UnixMillis) -> bool {
         self.0.load(Ordering::SeqCst) >= at.0
+    }
+}
+
+/// A batch that was begun. Dropped, it is through.
+pub(super) struct UnderWay<'a>(&'a Deciding);
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.0.0.store(IDLE, Ordering::SeqCst);
     }
 }
 
