@@ -59,6 +59,34 @@ fn a_flipped_bit_at_the_begin_of_one_copy_is_never_noticed_by_clients() {
 }
 
 #[test]
+fn a_flipped_bit_that_another_program_brought_into_the_page_cache_is_never_served() {
+    let (cluster, bytes) = cluster();
+    flip(&blob(&cluster, 0), 100);
+    // As a backup would: now all of it is there, and may be sent without touching the disk.
+    assert_eq!(fs::read(blob(&cluster, 0)).unwrap()[..LEN].iter().zip(&bytes).filter(|(a, b)| a != b).count(), 1);
+    read_until_quarantined(&cluster, 0, &bytes, false);
+}
+
+#[test]
+fn a_bit_that_flips_after_the_value_was_read_is_never_served() {
+    for cached in [true, false] {
+        let (cluster, bytes) = cluster();
+        // Both copies were read, checked, and are in the page cache.
+        for _ in 0..40 {
+            assert!(cluster.value("/key") == bytes);
+        }
+        let file = blob(&cluster, 0);
+        flip(&file, 100);
+        if !cached {
+            let file = fs::File::open(&file).unwrap();
+            file.sync_all().unwrap();
+            rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).unwrap();
+        }
+        read_until_quarantined(&cluster, 0, &bytes, false);
+    }
+}
+
+#[test]
 fn a_flipped_bit_far_inside_cuts_the_answer_and_the_next_one_is_right() {
     let (cluster, bytes) = cluster();
     flip(&blob(&cluster, 1), LEN as u64 - 10);

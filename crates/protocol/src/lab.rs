@@ -38,6 +38,8 @@ bugs! {
     RemovalNeedsRoom = "removal-needs-room",
     /// What is read from the disk is not checked.
     ReadNotChecked = "read-not-checked",
+    /// What is in the page cache is sent although it was never checked.
+    ResidentNotChecked = "resident-not-checked",
     /// A range brings one byte too few.
     RangeOffByOne = "range-off-by-one",
     /// Any ticket may be started at any time.

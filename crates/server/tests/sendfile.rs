@@ -1,5 +1,8 @@
 //! Parts of files in answers: in order among ordinary answers, to slow readers, to readers that go away, of files that shrink.
 
+// Every test file uses a part of the common helpers; and a helper that fails fails its test.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
 mod common;
 
 use bytes::Bytes;

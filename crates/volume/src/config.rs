@@ -1,6 +1,6 @@
 //! What a volume is told at its start.
 
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use kvdb_protocol::ClusterSecret;
 use kvdb_protocol::limits::MAX_INLINE_VALUE_BYTES;
 use kvdb_server::ServerArgs;
@@ -17,6 +17,19 @@ pub const DEFAULT_READ_MEMORY_MIB: usize = 24;
 pub const DEFAULT_SCRUB_EVERY: u64 = 7 * 24 * 3600;
 /// What the scrub reads at most, in MiB a second.
 pub const DEFAULT_SCRUB_RATE: u64 = 64;
+
+/// Which reads are checked against the value's hash before they are sent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum VerifyReads {
+    /// Whatever comes from the disk, and what others brought into the page cache; what was checked and is in the page cache
+    /// still is sent by the kernel as it is.
+    #[default]
+    Cold,
+    /// Every byte of every read.
+    Always,
+    /// None: for file systems that check by themselves.
+    Never,
+}
 
 /// A kvDB volume server: stores values in a directory and serves them.
 #[derive(Parser)]
@@ -49,6 +62,9 @@ pub struct Args {
     /// Memory for values on their way to clients, in MiB; more readers wait, then get 503.
     #[arg(long, env = "KVDB_READ_MEMORY", value_name = "MIB", default_value_t = DEFAULT_READ_MEMORY_MIB)]
     pub read_memory: usize,
+    /// Which reads are checked before they are sent.
+    #[arg(long, env = "KVDB_VERIFY_READS", value_enum, default_value_t)]
+    pub verify_reads: VerifyReads,
     /// Write through the page cache instead of directly to the disk.
     #[arg(long, env = "KVDB_BUFFERED_WRITES")]
     pub buffered_writes: bool,
@@ -75,6 +91,8 @@ pub struct Config {
     pub max_uploads: usize,
     /// Memory for values on their way to clients, in MiB.
     pub read_memory_mib: usize,
+    /// Which reads are checked before they are sent.
+    pub verify_reads: VerifyReads,
     /// Write through the page cache.
     pub buffered_writes: bool,
     /// Largest value that lives in the index, in bytes.
@@ -96,6 +114,7 @@ impl Config {
             scrub_rate_mib: DEFAULT_SCRUB_RATE,
             max_uploads: DEFAULT_MAX_UPLOADS,
             read_memory_mib: DEFAULT_READ_MEMORY_MIB,
+            verify_reads: VerifyReads::default(),
             buffered_writes: false,
             max_inline_bytes: MAX_INLINE_VALUE_BYTES,
             serve: kvdb_server::serve::ServeOptions { name: "volume", ..Default::default() },
@@ -114,6 +133,7 @@ impl Config {
         config.scrub_rate_mib = args.scrub_rate;
         config.max_uploads = args.max_uploads.max(1);
         config.read_memory_mib = args.read_memory;
+        config.verify_reads = args.verify_reads;
         config.buffered_writes = args.buffered_writes;
         Ok(config)
     }

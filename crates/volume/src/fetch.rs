@@ -5,8 +5,9 @@
 
 use crate::bad;
 use crate::node::Node;
+use crate::send::Reader;
 use crate::store::{NewValue, Store, StoreError};
-use crate::stream::{ReadFault, VerifiedReader};
+use crate::stream::ReadFault;
 use crate::upload::LocalCopy;
 use bytes::Bytes;
 use http::{StatusCode, header};
@@ -154,7 +155,7 @@ pub(crate) async fn blob(node: &Arc<Node>, request: Request, query: &Query) -> R
         }
     };
     let len = stored.entry.len;
-    let mut reader = VerifiedReader::new(node.clone(), stored, 0, len);
+    let mut reader = Reader::new(node, stored, 0, len, None);
     reader.start().await.map_err(|fault| match fault {
         ReadFault::Busy => Problem::new(ErrorCode::Busy, "memory for reads is in use by slow readers; try again"),
         ReadFault::BadCopy => absent(),

@@ -1,5 +1,6 @@
 //! What all parts of a running volume share.
 
+use crate::checked::CheckedValues;
 use crate::clock::ClusterClock;
 use crate::config::Config;
 use crate::fetch_log::FetchLog;
@@ -29,6 +30,8 @@ pub(crate) struct Node {
     /// Places for uploads, by place in the chain: whoever holds one of a place waits only for one of the next, so no
     /// two volumes can wait for each other.
     pub uploads: Vec<Arc<Semaphore>>,
+    /// What was read from the disk and found right.
+    pub checked: CheckedValues,
     /// Memory for bytes of values on their way from disk to clients, in KiB.
     pub read_memory: Arc<Semaphore>,
     /// Places for copies from other volumes.
@@ -71,6 +74,7 @@ impl Node {
         };
         Self {
             uploads: (0..MAX_REPLICAS).map(|_| Arc::new(Semaphore::new(config.max_uploads))).collect(),
+            checked: CheckedValues::default(),
             read_memory: Arc::new(Semaphore::new(config.read_memory_kib())),
             scrub: Scrub::open(&config.dir, store.volume()),
             store: Arc::new(store),

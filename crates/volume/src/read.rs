@@ -5,7 +5,8 @@ use crate::conditions::{Verdict, evaluate, if_range_holds};
 use crate::node::Node;
 use crate::put::redirect;
 use crate::range::{self, Ranged};
-use crate::stream::{ReadFault, VerifiedReader};
+use crate::send::Reader;
+use crate::stream::ReadFault;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use kvdb_protocol::message::ValueEntry;
 use kvdb_protocol::{ErrorCode, Key, Problem, VersionId};
@@ -14,10 +15,11 @@ use kvdb_server::expiry;
 use kvdb_server::guard::Request;
 use kvdb_server::problem::unnamed;
 use kvdb_server::query::Query;
+use kvdb_server::sendfile::FileSender;
 use std::sync::Arc;
 
 /// Serves the version that the master named.
-pub(crate) async fn read(node: &Arc<Node>, request: Request, key: Key, query: &Query) -> Result<Response, Problem> {
+pub(crate) async fn read(node: &Arc<Node>, request: Request, key: Key, query: &Query, files: &FileSender) -> Result<Response, Problem> {
     let version: VersionId = query
         .get_str("v")
         .ok_or_else(|| {
@@ -59,7 +61,7 @@ pub(crate) async fn read(node: &Arc<Node>, request: Request, key: Key, query: &Q
         return Ok(response);
     }
     let entry = entry.clone();
-    let mut reader = VerifiedReader::new(node.clone(), stored, first, end);
+    let mut reader = Reader::new(node, stored, first, end, Some(files));
     // The first bytes are checked before the head goes out, so that a bad copy can still be replaced by another.
     match reader.start().await {
         Ok(()) => {}

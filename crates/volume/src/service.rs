@@ -29,7 +29,7 @@ impl kvdb_server::serve::Service for VolumeService {
         let key = || if path == BLOB_PATH { query_key(&query) } else { Key::from_path(&path).map_err(Problem::from) };
         let method = request.method().clone();
         match method {
-            Method::GET | Method::HEAD => read::read(&self.node, request, key()?, &query).await,
+            Method::GET | Method::HEAD => read::read(&self.node, request, key()?, &query, &cx.files).await,
             Method::PUT | Method::POST => put::put(&self.node, request, &key()?, ticket(&query)?).await,
             Method::DELETE => delete::delete(&self.node, &key()?, ticket(&query)?).await,
             _ => Ok(not_allowed(&cx, METHODS)),

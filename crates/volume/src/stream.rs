@@ -1,11 +1,11 @@
-//! A value's bytes on their way from disk to a client: checked, in bounded memory, read one portion ahead.
+//! A value's bytes on their way from disk to a client through this process: checked, in bounded memory, read one portion
+//! ahead. Values that the kernel can send go another way, see [`crate::send`].
 
 use crate::bad;
 use crate::node::{Busy, Node};
 use crate::store::{ReadError, Stored};
 use bytes::Bytes;
 use kvdb_protocol::limits::SUBTREE_BYTES;
-use kvdb_server::{Body, BoxError, duplex};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +17,7 @@ const PORTION_SUBTREES: u64 = 4;
 /// Memory that one subtree takes, in KiB.
 const SUBTREE_KIB: u32 = (SUBTREE_BYTES >> 10) as u32;
 /// How long a read waits for memory.
-const MEMORY_WAIT: Duration = Duration::from_secs(5);
+pub(crate) const MEMORY_WAIT: Duration = Duration::from_secs(5);
 
 /// Why a value cannot be sent from here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,29 +42,27 @@ pub(crate) struct VerifiedReader {
 }
 
 impl VerifiedReader {
-    pub fn new(node: Arc<Node>, stored: Stored, first: u64, end: u64) -> Self {
+    pub fn new(node: Arc<Node>, stored: Arc<Stored>, first: u64, end: u64) -> Self {
         let busy = node.busy_guard();
-        Self { node, stored: Arc::new(stored), at: first, end, ready: VecDeque::new(), ahead: None, _busy: busy }
+        Self { node, stored, at: first, end, ready: VecDeque::new(), ahead: None, _busy: busy }
     }
 
     /// Reads and checks the first portion.
     pub async fn start(&mut self) -> Result<(), ReadFault> {
-        if self.at < self.end { self.fill().await } else { Ok(()) }
+        if self.at >= self.end {
+            return Ok(());
+        }
+        if self.stored.content_file().is_none() {
+            // It is in memory already, and small.
+            let bytes = read_and_check(&self.stored, self.at, self.end, None);
+            self.at = self.end;
+            return self.take(bytes).await;
+        }
+        self.fill().await
     }
 
-    /// The body. It fails, and so cuts the connection, rather than to send a wrong byte.
-    pub fn into_body(self) -> Body {
-        duplex::body(futures_util::stream::unfold(Some(self), |reader| async move {
-            let mut reader = reader?;
-            match reader.next().await {
-                Ok(Some(bytes)) => Some((Ok(bytes), Some(reader))),
-                Ok(None) => None,
-                Err(fault) => Some((Err(BoxError::from(format!("the value cannot be sent: {fault:?}"))), None)),
-            }
-        }))
-    }
-
-    async fn next(&mut self) -> Result<Option<Bytes>, ReadFault> {
+    /// The next bytes; none at the end.
+    pub async fn next(&mut self) -> Result<Option<Bytes>, ReadFault> {
         if self.ready.is_empty() && (self.at < self.end || self.ahead.is_some()) {
             self.fill().await?;
         }
@@ -87,17 +85,23 @@ impl VerifiedReader {
             self.ahead = self.node.read_memory.clone().try_acquire_many_owned(self.portion_kib()).ok().map(|p| self.read_portion(p));
         }
         match reading.await {
-            Ok(Ok(portion)) => {
+            Ok(portion) => self.take(portion).await,
+            Err(error) => {
+                tracing::error!(key = %self.stored.entry.key, %error, "a task that reads a value died");
+                Err(ReadFault::BadCopy)
+            }
+        }
+    }
+
+    async fn take(&mut self, portion: Portion) -> Result<(), ReadFault> {
+        match portion {
+            Ok(portion) => {
                 self.ready = portion;
                 Ok(())
             }
-            Ok(Err(error)) => {
+            Err(error) => {
                 let entry = &self.stored.entry;
                 bad::found(&self.node, &entry.key, entry.version, &error.to_problem()).await;
-                Err(ReadFault::BadCopy)
-            }
-            Err(error) => {
-                tracing::error!(key = %self.stored.entry.key, %error, "a task that reads a value died");
                 Err(ReadFault::BadCopy)
             }
         }
@@ -117,12 +121,12 @@ impl VerifiedReader {
         let (from, to) = (self.at, self.portion_end());
         self.at = to;
         let stored = self.stored.clone();
-        tokio::task::spawn_blocking(move || read_and_check(&stored, from, to, permit))
+        tokio::task::spawn_blocking(move || read_and_check(&stored, from, to, Some(permit)))
     }
 }
 
-fn read_and_check(stored: &Stored, from: u64, to: u64, permit: OwnedSemaphorePermit) -> Portion {
-    let permit = Arc::new(permit);
+fn read_and_check(stored: &Stored, from: u64, to: u64, permit: Option<OwnedSemaphorePermit>) -> Portion {
+    let permit = permit.map(Arc::new);
     let mut parts = VecDeque::new();
     let mut at = from;
     while at < to {
@@ -144,7 +148,7 @@ fn read_and_check(stored: &Stored, from: u64, to: u64, permit: OwnedSemaphorePer
 /// Bytes that give their memory back to the bound when the socket has taken them.
 struct Counted {
     bytes: Bytes,
-    _permit: Arc<OwnedSemaphorePermit>,
+    _permit: Option<Arc<OwnedSemaphorePermit>>,
 }
 
 impl AsRef<[u8]> for Counted {

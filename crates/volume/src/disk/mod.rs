@@ -2,11 +2,13 @@
 
 mod buffer;
 mod direct;
+mod resident;
 mod walk;
 mod writer;
 
 pub use buffer::{AlignedBuffer, BLOCK_BYTES, BUFFER_BYTES, BufferPool};
 pub use direct::DiskReader;
+pub use resident::{is_known, is_resident, no_read_ahead};
 pub use walk::{blob_dirs, blob_path, list, list_blobs};
 pub use writer::BlobWriter;
 

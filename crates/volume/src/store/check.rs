@@ -46,6 +46,11 @@ pub struct Step {
 }
 
 impl Store {
+    /// Memory for one read that is checked.
+    pub(crate) fn buffer(&self) -> AlignedBuffer {
+        self.inner.buffers.take()
+    }
+
     /// Begins to check a copy. None: it is not here.
     ///
     /// # Errors

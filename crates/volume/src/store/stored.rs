@@ -1,16 +1,18 @@
 //! A value on its way out.
 
 use super::error::{ReadError, StoreError};
-use crate::disk::{self, Context as _, DiskError, Op};
+use crate::checked::Changed;
+use crate::disk::{self, AlignedBuffer, BUFFER_BYTES, Context as _, DiskError, Op};
 use crate::format::blob::{Footer, Layout, TAIL_BYTES};
 use bytes::Bytes;
+use kvdb_protocol::limits::SUBTREE_BYTES;
 use kvdb_protocol::message::ValueEntry;
 use kvdb_protocol::tree::{ChainingValue, root_of, subtree_count, subtree_range, verify_subtree};
 use std::fs::File;
 use std::io::ErrorKind;
-use std::os::unix::fs::FileExt as _;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::PathBuf;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 /// A value that is open for reading. A removal or an overwrite afterwards does not disturb it.
 pub struct Stored {
@@ -22,9 +24,10 @@ pub struct Stored {
 enum Source {
     Inline(Bytes),
     File {
-        file: File,
+        file: Arc<File>,
         path: PathBuf,
         file_len: u64,
+        changed: Changed,
         /// Read and checked before the first subtree is; a reader that needs no check never reads them.
         subtrees: OnceLock<Vec<ChainingValue>>,
     },
@@ -47,11 +50,14 @@ impl Stored {
             Err(e) if e.is_not_found() => return Err(corrupt("its file is missing".into())),
             other => other?,
         };
-        let found = file.metadata().at(Op::Stat, &path)?.len();
-        if found != file_len {
-            return Err(corrupt(format!("its file has {found} bytes where it had {file_len}")));
+        let found = file.metadata().at(Op::Stat, &path)?;
+        if found.len() != file_len {
+            return Err(corrupt(format!("its file has {} bytes where it had {file_len}", found.len())));
         }
-        Ok(Self { entry, source: Source::File { file, path, file_len, subtrees: OnceLock::new() } })
+        // Only advice. Where it is not taken, more is read than was asked for, and checked when it is.
+        let _ = disk::no_read_ahead(&file);
+        let changed = (found.ctime(), found.ctime_nsec());
+        Ok(Self { entry, source: Source::File { file: Arc::new(file), path, file_len, changed, subtrees: OnceLock::new() } })
     }
 
     /// Number of subtrees.
@@ -62,11 +68,46 @@ impl Stored {
     /// The file whose first `entry.len` bytes are the content, for a value that has one.
     ///
     /// What is read through it is not checked.
-    pub fn content_file(&self) -> Option<&File> {
+    pub fn content_file(&self) -> Option<&Arc<File>> {
         match &self.source {
             Source::Inline(_) => None,
             Source::File { file, .. } => Some(file),
         }
+    }
+
+    /// When its file was last changed, be it only its name or its permissions; none for a value in the index.
+    pub fn changed(&self) -> Option<Changed> {
+        match &self.source {
+            Source::Inline(_) => None,
+            Source::File { changed, .. } => Some(*changed),
+        }
+    }
+
+    /// Reads `count` subtrees of a value that has a file, at most as many as fit a buffer, and checks them; each is told as
+    /// soon as it is found to be right.
+    ///
+    /// # Errors
+    /// One is damaged, or cannot be read.
+    pub(crate) fn check_subtrees(
+        &self,
+        first: u64,
+        count: u64,
+        buffer: &mut AlignedBuffer,
+        mut right: impl FnMut(u64),
+    ) -> Result<(), ReadError> {
+        let Source::File { file, path, file_len, subtrees, .. } = &self.source else { return Ok(()) };
+        let subtrees = self.checked_subtrees(file, path, *file_len, subtrees)?;
+        let end = ((first + count) * SUBTREE_BYTES).min(self.entry.len);
+        let len = usize::try_from(end.saturating_sub(first * SUBTREE_BYTES)).unwrap_or(usize::MAX).min(BUFFER_BYTES);
+        let bytes = &mut buffer.bytes_mut()[..len];
+        self.read_at(file, path, bytes, first * SUBTREE_BYTES)?;
+        for (index, bytes) in (first..).zip(bytes.chunks(SUBTREE_BYTES as usize)) {
+            if !verify_subtree(self.entry.len, &self.entry.hash, subtrees, index, bytes) {
+                return Err(self.corrupt(format!("subtree {index} of 256 KiB")));
+            }
+            right(index);
+        }
+        Ok(())
     }
 
     /// The bytes of subtree `index` (256 KiB; the last may be shorter), read and checked against the hash.
@@ -79,7 +120,7 @@ impl Stored {
         };
         let (bytes, subtrees): (Bytes, &[ChainingValue]) = match &self.source {
             Source::Inline(all) => (all.clone(), &[]),
-            Source::File { file, path, file_len, subtrees } => {
+            Source::File { file, path, file_len, subtrees, .. } => {
                 let subtrees = self.checked_subtrees(file, path, *file_len, subtrees)?;
                 let len = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);
                 let mut bytes = vec![0; len];

@@ -1,0 +1,88 @@
+//! Whether a part of a file is in the page cache: `cachestat(2)`, Linux 6.5 and later.
+#![allow(unsafe_code)]
+
+use rustix::io::Errno;
+use std::fs::File;
+use std::os::fd::AsRawFd as _;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// The call's number, the same on all architectures that Rust's libc knows.
+const SYS_CACHESTAT: libc::c_long = 451;
+
+/// `struct cachestat_range`: bytes.
+#[repr(C)]
+struct Range {
+    offset: u64,
+    len: u64,
+}
+
+/// `struct cachestat`: numbers of pages.
+#[repr(C)]
+#[derive(Default)]
+struct Counts {
+    cached: u64,
+    dirty: u64,
+    in_write_back: u64,
+    evicted: u64,
+    recently_evicted: u64,
+}
+
+/// Set once the kernel has said that it has no such call, or that we may not use it.
+static UNKNOWN_CALL: AtomicBool = AtomicBool::new(false);
+
+/// Whether `len` bytes of a file from `offset` on are all in the page cache now. None: the kernel does not tell.
+pub fn is_resident(file: &File, offset: u64, len: u64) -> Option<bool> {
+    if len == 0 || UNKNOWN_CALL.load(Ordering::Relaxed) {
+        return (len == 0).then_some(true);
+    }
+    let (range, mut counts) = (Range { offset, len }, Counts::default());
+    // SAFETY: the two structures have the layout that the kernel documents and outlive the call, which writes the second
+    // only; the descriptor is open as long as `file` is borrowed; the flags must be zero.
+    let answer = unsafe { libc::syscall(SYS_CACHESTAT, file.as_raw_fd(), &raw const range, &raw mut counts, 0) };
+    if answer != 0 {
+        // Not there, forbidden (a container's filter), or not for this kind of file: never asked again.
+        let error = std::io::Error::last_os_error();
+        UNKNOWN_CALL.store(true, Ordering::Relaxed);
+        tracing::info!(%error, "the kernel does not tell what is in the page cache (cachestat): all that is read is checked");
+        return None;
+    }
+    let page = rustix::param::page_size() as u64;
+    let pages = (offset + len).div_ceil(page) - offset / page;
+    Some(counts.cached >= pages)
+}
+
+/// Whether the kernel can tell at all.
+pub fn is_known(file: &File) -> bool {
+    is_resident(file, 0, 1).is_some()
+}
+
+/// Has the kernel read no more than it is asked for: what it reads ahead would be in the page cache unchecked.
+///
+/// # Errors
+/// The file system does not take the advice.
+pub fn no_read_ahead(file: &File) -> Result<(), Errno> {
+    rustix::fs::fadvise(file, 0, None, rustix::fs::Advice::Random)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::FileExt as _;
+
+    #[test]
+    fn what_was_written_is_resident_until_it_is_dropped_and_reading_brings_only_what_is_asked_for() {
+        let file = tempfile::Builder::new().tempfile_in(env!("CARGO_MANIFEST_DIR")).unwrap().into_file();
+        file.write_all_at(&vec![1; 1 << 20], 0).unwrap();
+        let Some(resident) = is_resident(&file, 0, 1 << 20) else { return eprintln!("SKIPPED: this kernel has no cachestat") };
+        assert!(resident);
+        assert_eq!(is_resident(&file, 0, (1 << 20) + 1), Some(false), "there is no page after the end");
+        file.sync_all().unwrap();
+        rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed).unwrap();
+        assert_eq!(is_resident(&file, 0, 1 << 20), Some(false));
+        no_read_ahead(&file).unwrap();
+        file.read_exact_at(&mut [0; 4096], 8192).unwrap();
+        assert_eq!(is_resident(&file, 8192, 4096), Some(true));
+        assert_eq!(is_resident(&file, 8192, 4097), Some(false));
+        assert_eq!(is_resident(&file, 8191, 2), Some(false));
+    }
+}
