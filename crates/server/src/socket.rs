@@ -62,6 +62,8 @@ pub(crate) struct Socket {
     io: TokioIo<TcpStream>,
     phase: Arc<Phase>,
     files: FileSender,
+    /// The kernel holds back segments that are not full (TCP_CORK): the parts of a file are pushed as one.
+    corked: bool,
     patience: Patience,
     head: Deadline,
     stall: Deadline,
@@ -71,7 +73,7 @@ impl Socket {
     pub fn new(stream: TcpStream, phase: Arc<Phase>, files: FileSender, patience: Patience) -> Self {
         let mut head = Deadline::default();
         head.arm(Instant::now() + patience.head);
-        Self { io: TokioIo::new(stream), phase, files, patience, head, stall: Deadline::default() }
+        Self { io: TokioIo::new(stream), phase, files, corked: false, patience, head, stall: Deadline::default() }
     }
 
     /// Reads and drops until the peer closes, at most `max_bytes` for at most `max_time`.
@@ -92,6 +94,15 @@ impl Socket {
         };
         // Whether the peer closed or time ran out: the connection is dropped now.
         let _ = tokio::time::timeout(max_time, read).await;
+    }
+
+    /// Set while a part of a file and what comes before it are written: sendfile(2) would else push every 64 KiB by
+    /// themselves, and wake the reader for each. Only a hint: where it is refused, it is only slower.
+    fn cork(&mut self, corked: bool) {
+        if self.corked != corked {
+            let _ = rustix::net::sockopt::set_tcp_cork(self.io.inner(), corked);
+            self.corked = corked;
+        }
     }
 
     /// Has the kernel send some of the part of a file that `bytes` stand for.
@@ -145,6 +156,9 @@ impl Write for Socket {
     fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         // What comes before the first part is written first.
         let plain = bufs.iter().position(|b| is_part(b)).unwrap_or(bufs.len());
+        if plain < bufs.len() {
+            self.cork(true);
+        }
         let written = match (bufs.get(..plain), bufs.get(plain)) {
             (Some([]), Some(part)) => self.poll_send_part(cx, part),
             (Some(before), _) => Pin::new(&mut self.io).poll_write_vectored(cx, before),
@@ -158,6 +172,8 @@ impl Write for Socket {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // hyper flushes when all that it has is written.
+        self.cork(false);
         Pin::new(&mut self.io).poll_flush(cx)
     }
 
