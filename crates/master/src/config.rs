@@ -21,6 +21,8 @@ pub const SLOWEST_BYTES_PER_SECOND: u64 = 64 << 10;
 pub const DEFAULT_REPAIR_AFTER: Duration = Duration::from_secs(600);
 /// What repair, drain and rebalance may copy, in MiB a second.
 pub const DEFAULT_REPAIR_MIB: u64 = 100;
+/// Bytes of the values of one batch, where nothing else is said: 64 MiB.
+pub const DEFAULT_MAX_BATCH_BYTES: u64 = 64 << 20;
 /// Difference in how full volumes are at which values are moved, in percentage points.
 pub const DEFAULT_REBALANCE_PERCENT: u8 = 10;
 /// Longest life of a ticket.
@@ -59,6 +61,9 @@ pub struct Args {
     /// Largest value, in bytes.
     #[arg(long, env = "KVDB_MAX_VALUE_SIZE", value_name = "BYTES", default_value_t = DEFAULT_MAX_VALUE_BYTES)]
     pub max_value_size: u64,
+    /// Most bytes of the values of one batch, in all. Batches take up to three times this memory, all together.
+    #[arg(long, env = "KVDB_MAX_BATCH_BYTES", value_name = "BYTES", default_value_t = DEFAULT_MAX_BATCH_BYTES)]
+    pub max_batch_bytes: u64,
     /// Memory for the database's cache, in MiB.
     #[arg(long, env = "KVDB_CACHE", value_name = "MIB", default_value_t = 64)]
     pub cache: u64,
@@ -111,6 +116,8 @@ pub struct Config {
     pub address: Option<String>,
     /// Largest value, in bytes.
     pub max_value_bytes: u64,
+    /// Most bytes of the values of one batch, in all.
+    pub max_batch_bytes: u64,
     /// Memory for the database's cache, in bytes.
     pub cache_bytes: u64,
     /// Time in which a write must begin.
@@ -138,6 +145,7 @@ impl Config {
             public_url: None,
             address: None,
             max_value_bytes: DEFAULT_MAX_VALUE_BYTES,
+            max_batch_bytes: DEFAULT_MAX_BATCH_BYTES,
             cache_bytes: 64 << 20,
             start_within: DEFAULT_START_WITHIN,
             commit_within: DEFAULT_COMMIT_WITHIN,
@@ -157,6 +165,7 @@ impl Config {
         config.public_url = args.public_url.clone();
         config.address = args.address.clone();
         config.max_value_bytes = args.max_value_size;
+        config.max_batch_bytes = args.max_batch_bytes;
         config.cache_bytes = args.cache << 20;
         config.start_within = Duration::from_secs(args.start_seconds);
         config.commit_within = Duration::from_secs(args.commit_seconds);

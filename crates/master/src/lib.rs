@@ -10,10 +10,14 @@ pub mod rebuild;
 
 // Parsers of outside bytes, for the fuzzers.
 #[doc(hidden)]
+pub mod batch_request;
+#[doc(hidden)]
 pub mod list;
 #[doc(hidden)]
 pub mod preconditions;
 
+mod batch;
+mod batch_copies;
 mod expire;
 mod members;
 mod node;

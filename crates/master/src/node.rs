@@ -1,5 +1,6 @@
 //! What all parts of a running master share.
 
+use crate::batch::Batches;
 use crate::catalog::Catalog;
 use crate::config::Config;
 use crate::config::DEFAULT_REPLICAS;
@@ -32,6 +33,7 @@ pub(crate) struct Node {
     pub backs: Backs,
     /// Bounds the memory of pages of values.
     pub page_memory: Arc<Semaphore>,
+    pub batches: Batches,
 }
 
 impl Node {

@@ -25,7 +25,13 @@ pub(crate) async fn relay(
     avoid: Vec<VolumeId>,
     mut body: GuardedBody,
 ) -> Result<Response, Problem> {
-    let (granted, mut chain) = open(node, write, headers, avoid).await?;
+    let mut passed_on = HeaderMap::new();
+    for name in PASSED_ON {
+        if let Some(value) = headers.get(name) {
+            passed_on.insert(name, value.clone());
+        }
+    }
+    let (granted, mut chain) = open(node, write, passed_on, avoid, false).await?;
     let mut len = 0;
     while let Some(frame) = body.frame().await {
         let Ok(bytes) = frame.map_err(Problem::from)?.into_data() else { continue };
@@ -39,13 +45,14 @@ pub(crate) async fn relay(
     Ok(stored(&granted.ticket, prepared, committed))
 }
 
-async fn open(node: &Node, write: &Write, headers: &HeaderMap, mut avoid: Vec<VolumeId>) -> Result<(Granted, ChainSender), Problem> {
-    let mut passed_on = HeaderMap::new();
-    for name in PASSED_ON {
-        if let Some(value) = headers.get(name) {
-            passed_on.insert(name, value.clone());
-        }
-    }
+/// Opens a chain for a value, with other volumes if those chosen first cannot take it. `hold`: the copies stay prepared.
+pub(crate) async fn open(
+    node: &Node,
+    write: &Write,
+    passed_on: HeaderMap,
+    mut avoid: Vec<VolumeId>,
+    hold: bool,
+) -> Result<(Granted, ChainSender), Problem> {
     let mut last = None;
     for _ in 0..MAX_TRIES {
         let granted = match grant(node, write, &avoid) {
@@ -54,7 +61,7 @@ async fn open(node: &Node, write: &Write, headers: &HeaderMap, mut avoid: Vec<Vo
             Err(problem) => return Err(last.unwrap_or(problem)),
         };
         let Some(volume) = granted.ticket.volumes.first() else { break };
-        let call = ChainOpen { ticket: &granted.encoded, at: 0, len: write.len, headers: passed_on.clone() };
+        let call = ChainOpen { ticket: &granted.encoded, at: 0, len: write.len, hold, headers: passed_on.clone() };
         match ChainSender::open(&node.peers, &node.credentials, volume, call).await {
             Ok(chain) => return Ok((granted, chain)),
             Err(error) => {

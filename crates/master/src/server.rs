@@ -1,5 +1,6 @@
 //! Starting and stopping a master.
 
+use crate::batch::Batches;
 use crate::catalog::{Catalog, CatalogOptions};
 use crate::config::Config;
 use crate::expire;
@@ -43,6 +44,7 @@ pub async fn run(listener: TcpListener, config: Config, shutdown: CancellationTo
         last_delete: Default::default(),
         page_memory: values::memory(),
         backs: Default::default(),
+        batches: Batches::new(config.max_batch_bytes),
         config,
     });
     tracing::info!(cluster = %node.credentials.cluster, db = %node.config.db.display(), address = %listening, "master started");

@@ -1,7 +1,7 @@
 //! What the master answers to which request.
 
 use crate::node::Node;
-use crate::{export, list, orders, outcome, peer_calls, read, several, status, write};
+use crate::{batch, export, list, orders, outcome, peer_calls, read, several, status, write};
 use http::{HeaderValue, Method, header};
 use kvdb_protocol::message::path;
 use kvdb_protocol::operator;
@@ -32,6 +32,9 @@ impl kvdb_server::serve::Service for MasterService {
                 return Box::pin(several::list(&self.node, path, &query)).await;
             }
             return Box::pin(list::list(&self.node, path, &query)).await;
+        }
+        if method == Method::POST && path == "/" && query.has("batch") {
+            return Box::pin(batch::post(&self.node, request, &cx)).await;
         }
         if path == "/"
             && let Some(answer) = Box::pin(several::of_several(&self.node, &method, request.headers(), &query)).await

@@ -30,9 +30,9 @@ pub(crate) struct Write {
     pub condition: Condition,
     /// When the value is to expire.
     pub expires: Option<UnixMillis>,
-    content_type: Option<String>,
-    return_to: String,
-    request_id: String,
+    pub content_type: Option<String>,
+    pub return_to: String,
+    pub request_id: String,
 }
 
 /// `PUT` (replace) or `POST` (create).
@@ -96,7 +96,7 @@ async fn drop_body(mut body: GuardedBody) -> Result<(), Problem> {
 }
 
 /// A catalog that is stopped refuses every commit: nobody should send a value for that.
-fn takes_writes(node: &Node) -> Result<(), Problem> {
+pub(crate) fn takes_writes(node: &Node) -> Result<(), Problem> {
     if node.catalog.stats().writable { Ok(()) } else { Err(CatalogError::Stopped.problem()) }
 }
 

@@ -109,13 +109,17 @@ impl fmt::Display for ErrorCode {
     }
 }
 
+/// Keys that a problem names, written as in lists.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Keys(pub Vec<String>);
+
 /// The body of every error: `application/problem+json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[error("{code}: {detail}")]
 pub struct Problem {
     /// `urn:kvdb:error:` and the code.
     #[serde(rename = "type")]
-    pub kind: String,
+    pub kind: Box<str>,
     /// The same for every occurrence of the code.
     pub title: String,
     /// The HTTP status.
@@ -132,13 +136,16 @@ pub struct Problem {
     /// The volume that could not do its part, where it is one of several.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub volume: Option<crate::id::VolumeId>,
+    /// The keys that are to blame, where it is some of several; written as in lists.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keys: Option<Box<Keys>>,
 }
 
 impl Problem {
     /// A problem of this code; the server fills in the request id.
     pub fn new(code: ErrorCode, detail: impl Into<String>) -> Self {
         Self {
-            kind: format!("urn:kvdb:error:{code}"),
+            kind: format!("urn:kvdb:error:{code}").into(),
             title: code.title().into(),
             status: code.status(),
             detail: detail.into(),
@@ -146,6 +153,7 @@ impl Problem {
             request_id: String::new(),
             retry: code.retry(),
             volume: None,
+            keys: None,
         }
     }
 
@@ -153,6 +161,15 @@ impl Problem {
     #[must_use]
     pub fn at_volume(mut self, volume: crate::id::VolumeId) -> Self {
         self.volume = Some(volume);
+        self
+    }
+}
+
+impl Problem {
+    /// Names the keys that are to blame.
+    #[must_use]
+    pub fn of_keys<'a>(mut self, keys: impl IntoIterator<Item = &'a crate::key::Key>) -> Self {
+        self.keys = Some(Box::new(Keys(keys.into_iter().map(crate::key::Key::display).collect())));
         self
     }
 }

@@ -120,6 +120,8 @@ pub struct ChainOpen<'a> {
     pub at: usize,
     /// Length of the value, where it is known.
     pub len: Option<u64>,
+    /// Whether the copies are left as prepared, to be committed by the master with others.
+    pub hold: bool,
     /// Further headers for the receiver (digests that the client announced).
     pub headers: HeaderMap,
 }
@@ -129,7 +131,8 @@ impl ChainSender {
     pub async fn open(peers: &Peers, credentials: &Credentials, volume: &TicketVolume, call: ChainOpen<'_>) -> Result<Self, PeerError> {
         let (to, body) = channel();
         let len = call.len.map(|n| format!("&len={n}")).unwrap_or_default();
-        let target = format!("{}?at={}{len}&ticket={}", path::CHAIN, call.at, call.ticket);
+        let hold = if call.hold { "&hold" } else { "" };
+        let target = format!("{}?at={}{len}{hold}&ticket={}", path::CHAIN, call.at, call.ticket);
         let destination = Destination { address: &volume.address, volume: volume.id, target: &target };
         let answers = peers.stream(credentials, destination, call.headers, body, CHAIN_OPEN_TIMEOUT).await?;
         Ok(Self { to, answers: FrameReader::new(answers) })
@@ -175,6 +178,11 @@ impl ChainSender {
     /// Has the next server remove its copy. Best effort likewise.
     pub async fn abort(mut self) -> Result<(), DuplexError> {
         self.control(&Control::Abort).await?;
+        self.close().await
+    }
+
+    /// The copies are held as prepared: there is no more to say.
+    pub async fn held(self) -> Result<(), DuplexError> {
         self.close().await
     }
 

@@ -4,7 +4,7 @@ use crate::commit::commit_upload;
 use crate::digest::DigestCheck;
 use crate::node::{Claim, Node};
 use crate::put::{place, refuse_used};
-use crate::upload::{Durable, Upload};
+use crate::upload::{Durable, Leg, Upload};
 use bytes::Bytes;
 use http::HeaderMap;
 use kvdb_protocol::chain::Control;
@@ -24,6 +24,7 @@ pub(crate) async fn receive(node: &Arc<Node>, request: Request, query: &Query) -
     let encoded = query.get_str("ticket").ok_or_else(|| bad("no ticket"))?;
     let at: usize = query.get_parsed("at")?.ok_or_else(|| bad("no place in the chain"))?;
     let len: Option<u64> = query.get_parsed("len")?;
+    let hold = query.has("hold");
     let (ticket, my_place) = node.ticket(encoded)?;
     if at != my_place || !matches!(ticket.op, TicketOp::Create | TicketOp::Replace) {
         return Err(Problem::new(ErrorCode::BadTicket, "the ticket does not permit this"));
@@ -32,10 +33,11 @@ pub(crate) async fn receive(node: &Arc<Node>, request: Request, query: &Query) -
     let claim = node.claim(ticket.version)?;
     refuse_used(node, &ticket).await?;
     let place = place(node, at).await?;
-    let upload = Upload::open(node, &ticket, encoded, at, len, HeaderMap::new()).await.map_err(|f| f.problem.at_volume(f.volume))?;
+    let upload =
+        Upload::open(node, &ticket, encoded, Leg { at, len, hold }, HeaderMap::new()).await.map_err(|f| f.problem.at_volume(f.volume))?;
 
     let (to_sender, answers) = channel();
-    let receiver = Receiver { node: node.clone(), ticket, encoded: encoded.to_string(), at, to_sender, _claim: claim, _place: place };
+    let receiver = Receiver { node: node.clone(), ticket, encoded: encoded.to_string(), at, hold, to_sender, _claim: claim, _place: place };
     tokio::spawn(receiver.run(FrameReader::new(body), upload, digests));
     Ok(Response::new(duplex::body(answers)))
 }
@@ -49,6 +51,7 @@ struct Receiver {
     ticket: Ticket,
     encoded: String,
     at: usize,
+    hold: bool,
     to_sender: mpsc::Sender<Bytes>,
     _claim: Claim,
     _place: OwnedSemaphorePermit,
@@ -65,7 +68,10 @@ impl Receiver {
             }
         };
         self.answer(Control::Prepared(durable.prepared)).await;
-        if self.at == 0 {
+        if self.hold {
+            // The master commits it with others, or not, and says so in a call of its own.
+            durable.hold().await;
+        } else if self.at == 0 {
             self.commit_for_relay(durable).await;
         } else {
             self.await_outcome(&mut frames, durable).await;

@@ -3,7 +3,7 @@
 use crate::commit::commit_upload;
 use crate::digest::DigestCheck;
 use crate::node::Node;
-use crate::upload::{OpenFailure, Upload};
+use crate::upload::{Leg, OpenFailure, Upload};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use http_body_util::BodyExt;
 use kvdb_protocol::message::{Committed, Prepared};
@@ -30,7 +30,7 @@ pub(crate) async fn put(node: &Arc<Node>, request: Request, key: &Key, encoded: 
     let claim = node.claim(ticket.version)?;
     refuse_used(node, &ticket).await?;
     let _place = place(node, at).await?;
-    let mut upload = match Upload::open(node, &ticket, encoded, at, len, HeaderMap::new()).await {
+    let mut upload = match Upload::open(node, &ticket, encoded, Leg { at, len, hold: false }, HeaderMap::new()).await {
         Ok(upload) => upload,
         Err(failure) => return elsewhere(&ticket, failure),
     };

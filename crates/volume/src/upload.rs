@@ -102,6 +102,17 @@ pub(crate) struct OpenFailure {
     pub volume: VolumeId,
 }
 
+/// How a value comes to this volume.
+#[derive(Clone, Copy)]
+pub(crate) struct Leg {
+    /// This volume's place in the chain.
+    pub at: usize,
+    /// The value's length, where it is known.
+    pub len: Option<u64>,
+    /// Whether the copies stay prepared until the master says more.
+    pub hold: bool,
+}
+
 /// A value that is being received.
 pub(crate) struct Upload {
     node: Arc<Node>,
@@ -113,24 +124,18 @@ pub(crate) struct Upload {
 
 impl Upload {
     /// Reserves space here, then opens the rest of the chain.
-    pub async fn open(
-        node: &Arc<Node>,
-        ticket: &Ticket,
-        encoded: &str,
-        at: usize,
-        len: Option<u64>,
-        headers: HeaderMap,
-    ) -> Result<Self, OpenFailure> {
+    pub async fn open(node: &Arc<Node>, ticket: &Ticket, encoded: &str, leg: Leg, headers: HeaderMap) -> Result<Self, OpenFailure> {
+        let Leg { at, len, hold } = leg;
         let here = |problem| OpenFailure { problem, volume: node.volume() };
         if len.is_some_and(|n| n > ticket.max_bytes) {
             return Err(here(too_large(ticket)));
         }
-        let local = LocalCopy::begin(node, new_value(ticket, len)).await.map_err(here)?;
+        let local = LocalCopy::begin(node, new_value(ticket, leg)).await.map_err(here)?;
         let next = match ticket.volumes.get(at + 1) {
             None => None,
             Some(volume) => {
                 let credentials = node.membership().map_err(here)?.credentials;
-                let call = ChainOpen { ticket: encoded, at: at + 1, len, headers };
+                let call = ChainOpen { ticket: encoded, at: at + 1, len, hold, headers };
                 let sender = ChainSender::open(&node.peers, &credentials, volume, call).await.map_err(|e| {
                     let problem = e.to_problem();
                     OpenFailure { volume: problem.volume.unwrap_or(volume.id), problem }
@@ -201,16 +206,17 @@ fn too_large(ticket: &Ticket) -> Problem {
     Problem::new(ErrorCode::ValueTooLarge, format!("a value may have at most {} bytes", ticket.max_bytes))
 }
 
-fn new_value(ticket: &Ticket, len: Option<u64>) -> NewValue {
+fn new_value(ticket: &Ticket, leg: Leg) -> NewValue {
     NewValue {
         key: ticket.key.clone(),
         version: ticket.version,
-        len,
+        len: leg.len,
         max_len: ticket.max_bytes,
         content_type: ticket.content_type.clone(),
         expires: ticket.expires,
         commit_by: ticket.commit_by,
-        replicas: ticket.volumes.iter().map(|v| v.id).collect(),
+        // A copy that names no chain is never taken by a rebuild for one that may have been acknowledged by itself.
+        replicas: ticket.volumes.iter().map(|v| v.id).filter(|_| !leg.hold).collect(),
     }
 }
 
@@ -273,6 +279,15 @@ impl Durable {
     /// It will not be committed: removes the copies.
     pub async fn abandon(self, problem: Problem) -> Problem {
         self.upload.abandon(problem).await
+    }
+
+    /// It stays prepared here and further on, until the master says more or its time is over.
+    pub async fn hold(self) {
+        if let Some(next) = self.upload.next
+            && let Err(e) = next.held().await
+        {
+            tracing::debug!(key = %self.upload.ticket.key, version = %self.upload.ticket.version, error = %e, "the next volume holds its copy");
+        }
     }
 
     /// The upstream volume went away; what became of the version is asked of the master.

@@ -3,6 +3,7 @@
 //! It takes whatever waits, decides the operations in order, writes them as one durable batch, and then
 //! answers all. While one batch is being synced the next one gathers.
 
+use super::batch::{self, BatchAnswer, CommitBatch};
 use super::core::Core;
 use super::decide::{self, CommitDelete, CommitPut, Now, Room};
 use super::directory::Marker;
@@ -51,6 +52,8 @@ pub(super) type Reply<T> = oneshot::Sender<Result<T, CatalogError>>;
 pub(super) enum Op {
     Put(CommitPut, Reply<CommitAnswer>),
     Delete(CommitDelete, Reply<CommitAnswer>),
+    /// Several keys together.
+    Batch(Box<CommitBatch>, Reply<BatchAnswer>),
     Resolve(Doubt, Reply<Option<CommitAnswer>>),
     Settle(VolumeId, Vec<SettleItem>, Reply<Vec<Outcome>>),
     SweepExpired(Reply<Swept>),
@@ -70,6 +73,7 @@ pub(super) enum Op {
 /// An answer that waits for its batch.
 enum Answer {
     Commit(Reply<CommitAnswer>, CommitAnswer),
+    Batch(Reply<BatchAnswer>, BatchAnswer),
     Resolved(Reply<Option<CommitAnswer>>, Option<CommitAnswer>),
     Settle(Reply<Vec<Outcome>>, Vec<Outcome>),
     Swept(Reply<Swept>, Swept),
@@ -158,7 +162,16 @@ impl Committer {
         while view.bytes() < MAX_BATCH_BYTES
             && let Some(op) = self.waiting.pop_front()
         {
+            // One that changes many keys has a batch of the committer to itself, so that the two bounds do not add up.
+            let large = matches!(&op, Op::Batch(..));
+            if large && view.bytes() > 0 {
+                self.waiting.push_front(op);
+                break;
+            }
             answers.extend(decide_one(&mut view, core.engine.as_ref(), &now, op));
+            if large {
+                break;
+            }
         }
         let closing = last && self.waiting.is_empty();
         let lease = if closing { Some(core.clock.freeze()) } else { core.clock.wanted_lease() };
@@ -283,6 +296,7 @@ fn decide_one(view: &mut View<'_>, engine: &dyn Engine, now: &Now, op: Op) -> Op
     match op {
         Op::Put(put, reply) => ready(decide::put(view, now, &put), reply, Answer::Commit),
         Op::Delete(delete, reply) => ready(decide::delete(view, now, &delete), reply, Answer::Commit),
+        Op::Batch(several, reply) => ready(batch::apply(view, now, &several), reply, Answer::Batch),
         Op::Resolve(doubt, reply) => ready(resolve::resolve(view, now, &doubt), reply, Answer::Resolved),
         Op::Settle(volume, items, reply) => {
             ready(items.iter().map(|item| decide::settle(view, now, volume, item)).collect(), reply, Answer::Settle)
@@ -341,6 +355,7 @@ impl Op {
         // A caller that has gone away needs no answer.
         let _gone = match self {
             Self::Put(_, r) | Self::Delete(_, r) => r.send(Err(error())).is_err(),
+            Self::Batch(_, r) => r.send(Err(error())).is_err(),
             Self::Resolve(_, r) => r.send(Err(error())).is_err(),
             Self::Settle(_, _, r) => r.send(Err(error())).is_err(),
             Self::SweepExpired(r) => r.send(Err(error())).is_err(),
@@ -359,6 +374,7 @@ impl Answer {
         // A caller that has gone away needs no answer: what was decided stands.
         let _gone = match self {
             Self::Commit(r, a) => r.send(Ok(a)).is_err(),
+            Self::Batch(r, a) => r.send(Ok(a)).is_err(),
             Self::Resolved(r, a) => r.send(Ok(a)).is_err(),
             Self::Settle(r, a) => r.send(Ok(a)).is_err(),
             Self::Swept(r, a) => r.send(Ok(a)).is_err(),
@@ -372,6 +388,7 @@ impl Answer {
     fn fail(self, error: CatalogError) {
         let _gone = match self {
             Self::Commit(r, _) => r.send(Err(error)).is_err(),
+            Self::Batch(r, _) => r.send(Err(error)).is_err(),
             Self::Resolved(r, _) => r.send(Err(error)).is_err(),
             Self::Settle(r, _) => r.send(Err(error)).is_err(),
             Self::Swept(r, _) => r.send(Err(error)).is_err(),

@@ -38,6 +38,7 @@ pub(super) const META_FLOOR: &[u8] = b"mfloor";
 
 const PUT: u8 = b'p';
 const DELETE: u8 = b'd';
+const BATCH: u8 = b'b';
 
 fn joined(parts: &[&[u8]]) -> Vec<u8> {
     parts.concat()
@@ -117,6 +118,11 @@ pub(super) fn put_decision(epoch: u64, version: VersionId) -> Vec<u8> {
 /// What was decided about the delete whose ticket saw this version and had this time for its commit.
 pub(super) fn delete_decision(epoch: u64, version: VersionId, commit_by: u64) -> Vec<u8> {
     joined(&[&decisions_from(epoch), &[DELETE], version.as_bytes(), &commit_by.to_be_bytes()])
+}
+
+/// A part of what is remembered of a batch: its name, and the part's number.
+pub(super) fn batch_decision(epoch: u64, name: [u8; 16], part: u16) -> Vec<u8> {
+    joined(&[&decisions_from(epoch), &[BATCH], &name, &part.to_be_bytes()])
 }
 
 /// The smallest string greater than all that begin with `prefix`; none: there is no such string.

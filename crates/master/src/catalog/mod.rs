@@ -4,6 +4,7 @@
 //! becomes of an operation is a pure decision (`decide`); the engine beneath is a trait (`engine`).
 //! Bytes on disk: `docs/format-catalog.md`.
 
+mod batch;
 mod clock;
 mod committer;
 mod core;
@@ -31,6 +32,7 @@ mod tests;
 mod unwanted;
 mod view;
 
+pub use batch::{BatchAnswer, BatchId, Changed, CommitBatch, Member};
 pub use create::RebuildError;
 pub use decide::{CommitDelete, CommitPut, MAX_TICKET_LIFE};
 pub use error::CatalogError;
@@ -225,6 +227,11 @@ impl Catalog {
     /// Removes a key. Answers and errors are as with [`Catalog::commit`].
     pub async fn delete(&self, request: CommitDelete) -> Result<CommitAnswer, CatalogError> {
         self.ask(|reply| Op::Delete(request, reply)).await
+    }
+
+    /// Changes several keys in one durable step, or none of them. Errors are as with [`Catalog::commit`].
+    pub async fn commit_batch(&self, batch: CommitBatch) -> Result<BatchAnswer, CatalogError> {
+        self.ask(|reply| Op::Batch(Box::new(batch), reply)).await
     }
 
     /// What became of a write whose answer was lost. If it was not committed, it never will be. None: it is too long ago to

@@ -21,11 +21,13 @@ pub(super) fn epoch(now: UnixMillis) -> u64 {
     now.0 / u64::try_from(DECISION_EPOCH.as_millis()).unwrap_or(u64::MAX)
 }
 
+#[derive(Clone)]
 struct Written {
     before: Option<Vec<u8>>,
     after: Option<Vec<u8>>,
 }
 
+#[derive(Clone)]
 pub(super) struct View<'a> {
     engine: &'a dyn Engine,
     writes: HashMap<Vec<u8>, Written>,

@@ -1,0 +1,219 @@
+//! Several keys changed together: all or none, in one step of the committer.
+
+use super::decide::{self, CommitDelete, CommitPut, Now};
+use super::error::CatalogError;
+use super::keyspace;
+use super::record::{decode, encode};
+use super::view::{View, epoch};
+use kvdb_protocol::message::CommitAnswer;
+use kvdb_protocol::{Condition, ContentHash, ErrorCode, Key, Problem, UnixMillis, VersionId};
+use serde::{Deserialize, Serialize};
+
+/// Most bytes that one batch may write to the catalog. Like the bound of the committer's own batches it keeps what is written
+/// within one segment of sled's log (512 KiB).
+const MAX_WRITTEN_BYTES: usize = 256 << 10;
+/// Results in one entry of what is remembered, so that it stays below the engine's largest value.
+const PART: usize = 256;
+
+/// What a caller names a batch by, so that asking again does not do it twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BatchId {
+    /// The name.
+    pub name: [u8; 16],
+    /// Digest of what is asked, so that another batch of the same name is found out.
+    pub digest: ContentHash,
+}
+
+/// One key's part in a batch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Member {
+    /// A value whose replicas are durable.
+    Put(CommitPut),
+    /// The key is to be absent; it may be so already.
+    Delete {
+        /// The key.
+        key: Key,
+        /// The preconditions.
+        condition: Condition,
+    },
+}
+
+impl Member {
+    /// Its key.
+    pub fn key(&self) -> &Key {
+        match self {
+            Self::Put(put) => &put.key,
+            Self::Delete { key, .. } => key,
+        }
+    }
+}
+
+/// Keys to be changed together; all different.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CommitBatch {
+    /// Its name, where it may be asked for again.
+    pub id: Option<BatchId>,
+    /// The last time for its commit.
+    pub commit_by: UnixMillis,
+    /// The keys.
+    pub members: Vec<Member>,
+}
+
+/// What became of one key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Changed {
+    /// It was new.
+    Created {
+        /// Its version.
+        version: VersionId,
+        /// Its place in the order of all commits.
+        seq: u64,
+    },
+    /// Its value was replaced.
+    Replaced {
+        /// Its version.
+        version: VersionId,
+        /// Its place in the order of all commits.
+        seq: u64,
+    },
+    /// It was removed.
+    Deleted {
+        /// The version that was removed.
+        version: VersionId,
+    },
+    /// There was nothing to remove.
+    Absent,
+}
+
+/// The final word on a batch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BatchAnswer {
+    /// Done and durable: what became of each key, in the order given.
+    Committed(Vec<Changed>),
+    /// It had been done before; the values that came this time belong to nobody.
+    Repeated(Vec<Changed>),
+    /// Nothing was changed, and these versions will not be committed.
+    Refused(Problem),
+}
+
+/// A part of what is remembered of a batch.
+#[derive(Serialize, Deserialize)]
+struct Remembered {
+    digest: ContentHash,
+    /// Parts in all.
+    parts: u16,
+    changed: Vec<Changed>,
+}
+
+pub(super) fn apply(view: &mut View<'_>, now: &Now, batch: &CommitBatch) -> Result<BatchAnswer, CatalogError> {
+    if let Some(answer) = repeated(view, now, batch)? {
+        return Ok(answer);
+    }
+    let has_puts = batch.members.iter().any(|m| matches!(m, Member::Put(_)));
+    now.require(if has_puts { now.room.for_put } else { now.room.for_delete })?;
+    let before = view.clone();
+    let answer = match change(view, now, batch) {
+        Ok(BatchAnswer::Committed(changed)) => remember(view, now, batch, changed),
+        other => other,
+    };
+    let written = view.bytes().saturating_sub(before.bytes());
+    let answer = match answer {
+        Ok(BatchAnswer::Committed(_)) if written > MAX_WRITTEN_BYTES => {
+            let detail = format!(
+                "the batch would write {written} bytes to the catalog, and may write {MAX_WRITTEN_BYTES}; give fewer operations or shorter keys"
+            );
+            Ok(BatchAnswer::Refused(Problem::new(ErrorCode::ValueTooLarge, detail)))
+        }
+        other => other,
+    };
+    if !matches!(answer, Ok(BatchAnswer::Committed(_))) {
+        *view = before;
+    }
+    answer
+}
+
+/// Changes one key after the other, to the end even if one is refused, so that all that are can be named. The caller takes it
+/// back then.
+fn change(view: &mut View<'_>, now: &Now, batch: &CommitBatch) -> Result<BatchAnswer, CatalogError> {
+    let mut changed = Vec::with_capacity(batch.members.len());
+    let mut refused: Vec<(&Key, Problem)> = Vec::new();
+    for member in &batch.members {
+        match one(view, now, batch.commit_by, member)? {
+            Ok(done) => changed.push(done),
+            Err(problem) => refused.push((member.key(), problem)),
+        }
+    }
+    if refused.is_empty() {
+        return Ok(BatchAnswer::Committed(changed));
+    }
+    let of_condition = |code| matches!(code, ErrorCode::Exists | ErrorCode::PreconditionFailed);
+    // What no change of the preconditions would help against comes first.
+    let problem = match refused.iter().find(|(_, p)| !of_condition(p.code)) {
+        Some((_, other)) => {
+            let code = other.code;
+            other.clone().of_keys(refused.iter().filter(|(_, p)| p.code == code).map(|(key, _)| *key))
+        }
+        None => {
+            let detail = format!("{} of the batch's preconditions do not hold; nothing was changed", refused.len());
+            Problem::new(ErrorCode::PreconditionFailed, detail).of_keys(refused.iter().map(|(key, _)| *key))
+        }
+    };
+    Ok(BatchAnswer::Refused(problem))
+}
+
+fn one(view: &mut View<'_>, now: &Now, commit_by: UnixMillis, member: &Member) -> Result<Result<Changed, Problem>, CatalogError> {
+    let answer = match member {
+        Member::Put(put) => decide::put(view, now, put)?,
+        Member::Delete { key, condition } => {
+            let delete = CommitDelete { key: key.clone(), version: None, condition: condition.clone(), commit_by, removed_at: None };
+            decide::delete(view, now, &delete)?
+        }
+    };
+    Ok(match (answer, member) {
+        (CommitAnswer::Committed(c), Member::Put(put)) if c.created => Ok(Changed::Created { version: put.version, seq: c.seq }),
+        (CommitAnswer::Committed(c), Member::Put(put)) => Ok(Changed::Replaced { version: put.version, seq: c.seq }),
+        (CommitAnswer::Committed(c), Member::Delete { .. }) => {
+            Ok(c.removed.map_or(Changed::Absent, |version| Changed::Deleted { version }))
+        }
+        (CommitAnswer::Refused(problem), Member::Delete { condition, .. }) if problem.code == ErrorCode::NotFound => {
+            if condition.if_match.is_none() {
+                Ok(Changed::Absent)
+            } else {
+                Err(Problem::new(ErrorCode::PreconditionFailed, problem.detail))
+            }
+        }
+        (CommitAnswer::Refused(problem), _) => Err(problem),
+    })
+}
+
+fn remember(view: &mut View<'_>, now: &Now, batch: &CommitBatch, changed: Vec<Changed>) -> Result<BatchAnswer, CatalogError> {
+    if let Some(id) = &batch.id {
+        let parts = u16::try_from(changed.len().div_ceil(PART)).unwrap_or(u16::MAX);
+        for (part, some) in (0..parts).zip(changed.chunks(PART)) {
+            let entry = Remembered { digest: id.digest, parts, changed: some.to_vec() };
+            view.put(keyspace::batch_decision(epoch(now.time), id.name, part), encode(&entry, "decision on a batch")?);
+        }
+    }
+    Ok(BatchAnswer::Committed(changed))
+}
+
+/// What became of a batch of this name, if it was done in the present epoch or the last.
+fn repeated(view: &View<'_>, now: &Now, batch: &CommitBatch) -> Result<Option<BatchAnswer>, CatalogError> {
+    let Some(id) = &batch.id else { return Ok(None) };
+    for at in [Some(epoch(now.time)), epoch(now.time).checked_sub(1)].into_iter().flatten() {
+        let part = |n| -> Result<Option<Remembered>, CatalogError> {
+            view.get(&keyspace::batch_decision(at, id.name, n))?.map(|b| decode(&b, "decision on a batch")).transpose()
+        };
+        let Some(first) = part(0)? else { continue };
+        if first.digest != id.digest {
+            let detail = "another batch was sent with this Idempotency-Key; give each batch a key of its own";
+            return Ok(Some(BatchAnswer::Refused(Problem::new(ErrorCode::BadRequest, detail))));
+        }
+        let mut changed = first.changed;
+        for n in 1..first.parts {
+            changed.extend(part(n)?.ok_or_else(|| CatalogError::corrupt("decision on a batch", "a part of it is missing"))?.changed);
+        }
+        return Ok(Some(BatchAnswer::Repeated(changed)));
+    }
+    Ok(None)
+}
