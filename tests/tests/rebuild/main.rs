@@ -12,6 +12,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
+mod batches;
 mod in_doubt;
 
 fn rebuild_into(db: &Path, cluster: &Cluster, volumes: &[usize], args: &[&str]) -> Command {

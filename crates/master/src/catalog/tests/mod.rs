@@ -1,3 +1,4 @@
+mod batch;
 mod documented;
 mod durability;
 mod engine_contract;
