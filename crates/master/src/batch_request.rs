@@ -154,7 +154,8 @@ mod tests {
     fn what_is_not_a_batch_is_refused_with_the_place() {
         for (document, why) in [
             ("", "EOF"),
-            ("[]", "operations"),
+            ("[]", "invalid length"),
+            ("{}", "operations"),
             (r#"{"operations":[{"put":"a"}]}"#, "give the value"),
             (r#"{"operations":[{"put":"a","value":"1","base64":"AA=="}]}"#, "give the value"),
             (r#"{"operations":[{"put":"a","delete":"a","value":"1"}]}"#, "one of put"),

@@ -10,19 +10,28 @@ fn batch(round: u64) -> Request {
     Request::post("/?batch", json!({ "operations": operations }).to_string())
 }
 
+/// All that the list tells, but for the order of replicas: copies of a batch do not know their chain.
+fn told(cluster: &Cluster) -> Value {
+    let mut page = listed(cluster);
+    for key in page["keys"].as_array_mut().unwrap() {
+        key["replicas"].as_array_mut().unwrap().sort_by_key(Value::to_string);
+    }
+    page
+}
+
 #[test]
 fn an_acknowledged_batch_is_whole_after_a_rebuild_that_asks_at_once() {
     let mut cluster = Cluster::start(2);
     for round in 0..2 {
         cluster.ask(&batch(round)).expect(200);
     }
-    let before = listed(&cluster);
+    let before = told(&cluster);
     lose_catalog(&mut cluster);
     let found = summary(rebuild(&cluster, &[0, 1], &[]));
     assert_eq!((&found["keys"], &found["uncertain_kept"]), (&json!(40), &json!(0)), "{found}");
     cluster.start_master();
     cluster.wait_all_up();
-    assert_eq!(listed(&cluster), before);
+    assert_eq!(told(&cluster), before);
 }
 
 #[test]
@@ -51,11 +60,11 @@ fn a_batch_that_was_cut_off_does_not_come_up_from_a_rebuild() {
     // Nothing was answered since, so what is prepared and not known to be committed is of batches that were not done,
     // or of one that all volumes will ask about; a write makes the present state known everywhere.
     cluster.ask(&batch(50)).expect(200);
-    let before = listed(&cluster);
+    let before = told(&cluster);
     lose_catalog(&mut cluster);
     let found = summary(rebuild(&cluster, &[0, 1], &[]));
     assert_eq!((&found["keys"], &found["uncertain_kept"]), (&json!(40), &json!(0)), "{found}");
     cluster.start_master();
     cluster.wait_all_up();
-    assert_eq!(listed(&cluster), before);
+    assert_eq!(told(&cluster), before);
 }
