@@ -126,7 +126,7 @@ fn batches_that_race_over_the_same_keys_are_serial() {
     let write = |name: usize| {
         for round in 0..10 {
             let value = format!("{name}.{round}");
-            let keys = if name % 2 == 0 { ["x", "y", "z"] } else { ["z", "y", "x"] };
+            let keys = if name.is_multiple_of(2) { ["x", "y", "z"] } else { ["z", "y", "x"] };
             done(&cluster, &json!(keys.map(|k| json!({"put": k, "value": value}))));
         }
     };

@@ -19,7 +19,7 @@ fn operations(round: u64) -> Value {
 }
 
 fn content(round: u64, i: usize) -> Vec<u8> {
-    value(if i % 2 == 0 { 100 } else { 200_000 }, round * 100 + i as u64)
+    value(if i.is_multiple_of(2) { 100 } else { 200_000 }, round * 100 + i as u64)
 }
 
 /// The round of which all keys have their values; panics where they differ.
