@@ -69,6 +69,18 @@ pub enum Error {
         /// What to do.
         hint: &'static str,
     },
+    /// A part of a value that a volume sent is not what the value's BLAKE3 says, and no other try brought it right. Nothing of it was used.
+    #[error("bytes {first} to {end} of {key} came wrong from {url}; try again, and have the network between looked at if it stays so")]
+    Damaged {
+        /// The key.
+        key: Key,
+        /// Place of the first byte.
+        first: u64,
+        /// Place after the last byte.
+        end: u64,
+        /// Who sent it.
+        url: String,
+    },
     /// No connection could be made; nothing was sent.
     #[error("cannot reach {url}: {reason}; check that it is running and can be reached from here")]
     Unreachable {
@@ -110,7 +122,7 @@ pub enum Error {
         #[source]
         error: io::Error,
     },
-    /// The file for what was received could not be written. It was removed.
+    /// The file for what was received could not be written.
     #[error("cannot write {}", path.display())]
     Target {
         /// The file.
@@ -129,7 +141,9 @@ impl Error {
     /// Whether the same call can succeed later without anybody's help.
     pub fn is_retryable(&self) -> bool {
         match self {
-            Self::Unreachable { .. } | Self::Interrupted { .. } | Self::OutcomeUnknown { .. } | Self::Changed(_) => true,
+            Self::Unreachable { .. } | Self::Interrupted { .. } | Self::OutcomeUnknown { .. } | Self::Changed(_) | Self::Damaged { .. } => {
+                true
+            }
             Self::Problem { problem, .. } => problem.retry,
             Self::NotKvdb { status, .. } => matches!(status, 429 | 502..=504),
             _ => false,

@@ -103,17 +103,22 @@ impl Partial {
     }
 
     fn finish(mut self) -> io::Result<()> {
-        // In this order, so that a power cut leaves the old file or the new one.
-        self.file.sync_data()?;
-        std::fs::rename(&self.path, &self.target)?;
+        put_in_place(&self.file, &self.path, &self.target)?;
         self.finished = true;
-        let directory = self.target.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
-        File::open(directory)?.sync_all()
+        Ok(())
     }
 }
 
+/// Makes a file durable and gives it its name, in this order, so that a power cut leaves the old file or the new one.
+pub(crate) fn put_in_place(file: &File, path: &Path, target: &Path) -> io::Result<()> {
+    file.sync_data()?;
+    std::fs::rename(path, target)?;
+    let directory = target.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
+    File::open(directory)?.sync_all()
+}
+
 /// The file that a rename would replace: behind symbolic links, and never a device or the like.
-fn resolve(target: &Path) -> io::Result<(PathBuf, Option<Permissions>)> {
+pub(crate) fn resolve(target: &Path) -> io::Result<(PathBuf, Option<Permissions>)> {
     match std::fs::metadata(target) {
         Ok(m) if m.is_file() => Ok((target.canonicalize()?, Some(m.permissions()))),
         Ok(m) if m.is_dir() => Err(io::Error::new(io::ErrorKind::IsADirectory, "it is a directory")),
@@ -128,7 +133,9 @@ impl Drop for Partial {
         if self.finished {
             return;
         }
-        if let Err(error) = std::fs::remove_file(&self.path) {
+        if let Err(error) = std::fs::remove_file(&self.path)
+            && error.kind() != io::ErrorKind::NotFound
+        {
             tracing::warn!(path = %self.path.display(), %error, "cannot remove what was received; remove it by hand");
         }
     }

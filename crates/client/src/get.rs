@@ -227,11 +227,11 @@ impl Reader {
     }
 }
 
-fn range_value(first: u64, last: Option<u64>) -> Result<HeaderValue, Error> {
+pub(crate) fn range_value(first: u64, last: Option<u64>) -> Result<HeaderValue, Error> {
     header(&last.map_or_else(|| format!("bytes={first}-"), |l| format!("bytes={first}-{l}")))
 }
 
-fn header(text: &str) -> Result<HeaderValue, Error> {
+pub(crate) fn header(text: &str) -> Result<HeaderValue, Error> {
     HeaderValue::from_str(text).map_err(|_| {
         let problem = kvdb_protocol::Problem::new(ErrorCode::BadRequest, format!("{text:?} cannot be a header"));
         Error::Problem { problem: Box::new(problem), retry_after: None }

@@ -57,10 +57,19 @@ impl Transport {
 
     /// Sends one request without a body.
     pub(crate) async fn send(&self, request: Request) -> Result<Response, Error> {
+        self.send_within(self.answer_timeout, request).await
+    }
+
+    /// Sends one request without a body to a server that another can stand in for: it is not waited for longer than a stall may take.
+    pub(crate) async fn send_to_one_of_several(&self, request: Request) -> Result<Response, Error> {
+        self.send_within(self.answer_timeout.min(self.stall_timeout), request).await
+    }
+
+    async fn send_within(&self, time: Duration, request: Request) -> Result<Response, Error> {
         let at = request.url().clone();
-        match tokio::time::timeout(self.answer_timeout, self.http.execute(request)).await {
+        match tokio::time::timeout(time, self.http.execute(request)).await {
             Ok(answer) => answer.map_err(|e| broken(&at, &e)),
-            Err(_) => Err(silent(&at, self.answer_timeout)),
+            Err(_) => Err(silent(&at, time)),
         }
     }
 

@@ -4,7 +4,7 @@ mod bench;
 mod catalog;
 
 use clap::{Args as ClapArgs, Parser, Subcommand};
-use kvdb_client::{Client, ContentHash, Key};
+use kvdb_client::{Client, ContentHash, DEFAULT_PARALLEL, Key};
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
@@ -12,6 +12,9 @@ use std::time::Duration;
 
 pub use bench::{Bench, Expect, Operation};
 pub use catalog::{Catalog, CatalogOrder, Export, Fsck, Import};
+
+/// Most connections of one `kvdb get`.
+const MAX_PARALLEL: usize = 64;
 
 const EXIT_CODES: &str = "Exit codes: 0 done, 1 error, 2 usage, 4 no such key, 5 failed but worth another try, 130 interrupted.";
 
@@ -132,10 +135,13 @@ pub struct Get {
     /// The key, as it is (not percent-encoded)
     #[arg(value_parser = KeyParser)]
     pub key: Key,
-    /// The file to write, which appears only when all of it is right; - is standard output, where bytes
-    /// come out before the last of them is checked: heed the exit code
+    /// The file to write, which appears only when all of it is right; - is standard output: heed the exit code. What
+    /// was received of a value of 32 MiB or more stays in FILE.kvdb-part, and the same command goes on from there
     #[arg(default_value = "-")]
     pub file: PathBuf,
+    /// Connections at a time for a value of 32 MiB or more, over all replicas; 1: in one piece, from one replica
+    #[arg(long, env = "KVDB_PARALLEL", default_value_t = DEFAULT_PARALLEL, value_name = "N", value_parser = parallel)]
+    pub parallel: usize,
 }
 
 #[derive(ClapArgs)]
@@ -323,6 +329,10 @@ fn replicas(text: &str) -> Result<usize, String> {
         "2" => Ok(2),
         _ => Err("there are two volumes: 1 or 2".into()),
     }
+}
+
+fn parallel(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|n| (1..=MAX_PARALLEL).contains(n)).ok_or_else(|| format!("1 to {MAX_PARALLEL}"))
 }
 
 fn address(text: &str) -> Result<String, &'static str> {

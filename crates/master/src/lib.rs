@@ -13,6 +13,7 @@ pub mod rebuild;
 pub mod batch_request;
 #[doc(hidden)]
 pub mod list;
+mod locate;
 #[doc(hidden)]
 pub mod preconditions;
 

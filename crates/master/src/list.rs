@@ -80,7 +80,7 @@ pub(crate) fn shown(bytes: &[u8]) -> String {
     }
 }
 
-fn detailed(key: &Key, record: &Record) -> Value {
+pub(crate) fn detailed(key: &Key, record: &Record) -> Value {
     json!({
         "key": key.display(),
         "len": record.len,

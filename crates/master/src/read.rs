@@ -23,10 +23,7 @@ pub(crate) fn redirected(node: &Node, key: &Key, record: &Record, query: &Query,
     if let Some(volume) = missed.last() {
         tracing::warn!(%key, version = %record.version, %volume, "a volume does not have, or cannot read, the copy that it should");
     }
-    let live = replica(node, record, &missed).ok_or_else(|| {
-        let detail = format!("none of the {} volumes that hold the value is reachable with a good copy", record.replicas.len());
-        Problem::new(ErrorCode::NoReplica, detail)
-    })?;
+    let live = replica(node, record, &missed).ok_or_else(|| no_replica(record))?;
     let response = redirect::to_read(&live, key, record.version, &missed, back)?;
     Ok(tell_expiry(node, record.expires, response))
 }
@@ -53,4 +50,9 @@ pub(crate) fn replica(node: &Node, record: &Record, except: &[VolumeId]) -> Opti
 
 pub(crate) fn absent(key: &Key) -> Problem {
     Problem::new(ErrorCode::NotFound, format!("there is no key {key}"))
+}
+
+pub(crate) fn no_replica(record: &Record) -> Problem {
+    let detail = format!("none of the {} volumes that hold the value is reachable with a good copy", record.replicas.len());
+    Problem::new(ErrorCode::NoReplica, detail)
 }

@@ -32,11 +32,17 @@ fn at_volume(live: &Live, key: &Key) -> String {
     url
 }
 
-/// A 302 to read a version. What was missed elsewhere goes along, so that each replica is tried once.
-pub(crate) fn to_read(live: &Live, key: &Key, version: VersionId, missed: &[VolumeId], back: &str) -> Result<Response, Problem> {
+/// The URL of a version at a volume.
+pub(crate) fn read_url(live: &Live, key: &Key, version: VersionId, back: &str) -> String {
     let mut url = at_volume(live, key);
     // Writing to a string does not fail.
     let _written = write!(url, "v={version}&back={back}");
+    url
+}
+
+/// A 302 to read a version. What was missed elsewhere goes along, so that each replica is tried once.
+pub(crate) fn to_read(live: &Live, key: &Key, version: VersionId, missed: &[VolumeId], back: &str) -> Result<Response, Problem> {
+    let mut url = read_url(live, key, version, back);
     for volume in missed {
         let _written = write!(url, "&missed={version}.{volume}");
     }

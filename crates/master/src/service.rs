@@ -1,7 +1,7 @@
 //! What the master answers to which request.
 
 use crate::node::Node;
-use crate::{batch, export, list, orders, outcome, peer_calls, read, several, status, write};
+use crate::{batch, export, list, locate, orders, outcome, peer_calls, read, several, status, write};
 use http::{HeaderValue, Method, header};
 use kvdb_protocol::message::path;
 use kvdb_protocol::operator;
@@ -44,6 +44,7 @@ impl kvdb_server::serve::Service for MasterService {
         let key = Key::from_path(path)?;
         // The others are boxed, so that the future of a lookup, which is moved about, stays small.
         match method {
+            Method::GET if query.has("locate") => Box::pin(locate::locate(&self.node, request.headers(), &key, &query)).await,
             Method::GET | Method::HEAD => read::read(&self.node, request.headers(), &key, &query).await,
             Method::PUT => Box::pin(write::write(&self.node, request, key, TicketOp::Replace, &query, &cx)).await,
             Method::POST => Box::pin(write::write(&self.node, request, key, TicketOp::Create, &query, &cx)).await,

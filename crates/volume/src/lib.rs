@@ -33,6 +33,7 @@ mod scrub;
 mod send;
 mod service;
 mod stream;
+mod tree_page;
 mod upload;
 mod used;
 

@@ -7,6 +7,7 @@ use crate::put::redirect;
 use crate::range::{self, Ranged};
 use crate::send::Reader;
 use crate::stream::ReadFault;
+use crate::tree_page;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use kvdb_protocol::message::ValueEntry;
 use kvdb_protocol::{ErrorCode, Key, Problem, VersionId};
@@ -35,6 +36,9 @@ pub(crate) async fn read(node: &Arc<Node>, request: Request, key: Key, query: &Q
         Ok(_) => return back_to_master(node, &key, version, query),
         Err(problem) => return bad_copy(node, &key, version, query, problem).await,
     };
+    if request.method() == Method::GET && query.has(tree_page::NAME) {
+        return tree_page::tree(node, stored, &key, version, query).await;
+    }
     let entry = &stored.entry;
     let etag = entry.hash.etag();
     match evaluate(request.headers(), &etag, entry.modified) {
@@ -79,7 +83,7 @@ fn expired(node: &Node, entry: &ValueEntry) -> bool {
 }
 
 /// The copy is damaged, missing or unreadable: another replica serves the client.
-async fn bad_copy(node: &Node, key: &Key, version: VersionId, query: &Query, problem: Problem) -> Result<Response, Problem> {
+pub(crate) async fn bad_copy(node: &Node, key: &Key, version: VersionId, query: &Query, problem: Problem) -> Result<Response, Problem> {
     bad::found(node, key, version, &problem).await;
     back_to_master(node, key, version, query).map_err(|_| problem)
 }

@@ -3,7 +3,7 @@
 use crate::args::{Common, Get};
 use crate::{bar, output};
 use anyhow::Context;
-use kvdb_client::{Info, Key, Progress, Reader};
+use kvdb_client::{DownloadOptions, Downloaded, Key, PartsReader, Progress, part_path};
 use serde_json::json;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -15,17 +15,23 @@ pub async fn run(common: &Common, args: Get) -> anyhow::Result<()> {
     let progress = Progress::default();
     let to_stdout = args.file.as_os_str() == "-";
     if let Some(out) = open_stream(&args.file)? {
-        let reader = client.get(&args.key).await?;
-        let (len, name) = (reader.remaining(), args.key.display());
+        let reader = client.get_in_parts(&args.key, args.parallel).await?;
+        let (len, name) = (reader.info().len, args.key.display());
         return bar::while_showing(common.quiet || to_stdout && is_terminal(), name, Some(len), &progress, copy(reader, out, &progress))
             .await;
     }
     // Asked for only to have a length for the bar; the value's own answer is what counts.
     let len = if bar::is_shown(common.quiet) { client.stat(&args.key).await.ok().map(|i| i.len) } else { None };
-    let work = client.get_to_file(&args.key, &args.file, progress.clone());
-    let info = bar::while_showing(common.quiet, args.key.display(), len, &progress, work).await?;
+    let options = DownloadOptions { parallel: args.parallel, progress: progress.clone(), ..DownloadOptions::default() };
+    let work = client.download(&args.key, &args.file, options);
+    let done = bar::while_showing(common.quiet, args.key.display(), len, &progress, work).await;
+    let left = part_path(&args.file).ok().filter(|p| p.exists());
+    if let (Err(_), Some(path), false) = (&done, left, common.quiet) {
+        eprintln!("kvdb: what was received is kept in {}; the same command goes on from there", path.display());
+    }
+    let done = done?;
     if common.json {
-        output::line(&summary(&args.key, &info, &args.file))?;
+        output::line(&summary(&args.key, &done, &args.file))?;
     }
     Ok(())
 }
@@ -34,8 +40,10 @@ fn is_terminal() -> bool {
     io::IsTerminal::is_terminal(&io::stdout())
 }
 
-fn summary(key: &Key, info: &Info, file: &Path) -> String {
-    json!({"key": key.display(), "len": info.len, "etag": info.etag, "file": file.display().to_string()}).to_string()
+fn summary(key: &Key, done: &Downloaded, file: &Path) -> String {
+    let Downloaded { info, fetched, kept } = done;
+    let file = file.display().to_string();
+    json!({"key": key.display(), "len": info.len, "etag": info.etag, "file": file, "fetched": fetched, "kept": kept}).to_string()
 }
 
 /// Standard output, or what is there and is no regular file, such as a pipe; none: a file that is to appear.
@@ -52,7 +60,7 @@ fn open_stream(file: &Path) -> anyhow::Result<Option<File>> {
     }
 }
 
-async fn copy(mut reader: Reader, mut out: File, progress: &Progress) -> anyhow::Result<()> {
+async fn copy(mut reader: PartsReader, mut out: File, progress: &Progress) -> anyhow::Result<()> {
     while let Some(chunk) = reader.chunk().await? {
         // The runtime has other threads for the socket meanwhile.
         tokio::task::block_in_place(|| out.write_all(&chunk))?;

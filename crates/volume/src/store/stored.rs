@@ -110,6 +110,17 @@ impl Stored {
         Ok(())
     }
 
+    /// The chaining values of the subtrees, which add up to the hash; none where the value is a single subtree.
+    ///
+    /// # Errors
+    /// They are damaged, or cannot be read.
+    pub fn chaining_values(&self) -> Result<&[ChainingValue], ReadError> {
+        match &self.source {
+            Source::Inline(_) => Ok(&[]),
+            Source::File { file, path, file_len, subtrees, .. } => self.checked_subtrees(file, path, *file_len, subtrees),
+        }
+    }
+
     /// The bytes of subtree `index` (256 KiB; the last may be shorter), read and checked against the hash.
     ///
     /// # Errors
