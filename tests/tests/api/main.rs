@@ -4,6 +4,7 @@
 
 mod deletes;
 mod lists;
+mod locate;
 mod pages;
 mod preconditions;
 mod races;
