@@ -3,9 +3,8 @@
 
 mod common;
 
-use common::{Conn, Fake, key, pattern};
+use common::{Conn, Fake, key, pattern, tree, until};
 use kvdb_client::{Client, ContentHash, DownloadOptions, Downloaded, Error, ErrorCode, PARTS_FROM_BYTES, VersionId, part_path};
-use kvdb_protocol::tree::TreeHasher;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,12 +13,6 @@ use tempfile::TempDir;
 
 const SUBTREE: usize = 256 << 10;
 const LEN: usize = 80 * SUBTREE + 12_345;
-
-fn tree(value: &[u8]) -> Vec<u8> {
-    let mut hasher = TreeHasher::new();
-    hasher.update(value);
-    hasher.finish().subtrees.concat()
-}
 
 /// A volume that has `value`, and does with the parts of it what `parts` says.
 fn volume(value: Arc<Vec<u8>>, parts: impl Fn(&mut Conn, &[u8]) + Send + Sync + 'static) -> Fake {
@@ -343,12 +336,6 @@ async fn a_future_that_is_dropped_leaves_what_the_next_call_goes_on_from() {
     let done = place.get(&master(&value, &[&v]).client()).await.unwrap();
     place.has_only(&value);
     assert_eq!((done.kept, asked(&v)), (8 << 20, LEN - (8 << 20)));
-}
-
-async fn until(mut is_so: impl FnMut() -> bool) {
-    while !is_so() {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
 }
 
 #[tokio::test]

@@ -191,3 +191,17 @@ pub fn key(text: &str) -> Key {
 pub fn pattern(len: usize) -> Vec<u8> {
     (0..len).map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8).collect()
 }
+
+/// The chaining values of a value, as a volume tells them.
+pub fn tree(value: &[u8]) -> Vec<u8> {
+    let mut hasher = kvdb_protocol::tree::TreeHasher::new();
+    hasher.update(value);
+    hasher.finish().subtrees.concat()
+}
+
+/// Waits, as long as it takes.
+pub async fn until(mut is_so: impl FnMut() -> bool) {
+    while !is_so() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
