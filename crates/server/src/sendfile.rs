@@ -118,10 +118,9 @@ impl Part {
         }
         if sendable > 0 {
             match send_file(&socket, self.source.file(), self.offset, sendable) {
-                // The file system cannot.
-                Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {}
-                Err(e @ Errno::AGAIN) => return Err(e.into()),
-                Err(e) => return Err(io::Error::from(e)),
+                Err(e @ (Errno::AGAIN | Errno::PIPE | Errno::CONNRESET | Errno::NOTCONN | Errno::TIMEDOUT)) => return Err(e.into()),
+                // The file system cannot, or the file cannot be read, which reading it will tell.
+                Err(_) => {}
                 Ok(0) => return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "a file that is being sent is shorter than it was")),
                 Ok(n) => return Ok(n),
             }
