@@ -61,10 +61,10 @@ fn from_its_very_millisecond_on_a_value_is_absent_for_every_request_and_its_spac
     let cluster = Cluster::start(2);
     let large = value(200_000, 1);
     // Kept long enough to be seen; each is created by another way in.
-    cluster.follow(&Request::put("/k/put?ttl=1500ms", large.clone()).expect_continue()).expect(201);
-    cluster.follow(&Request::post("/k/post?ttl=1500ms", "small")).expect(201);
-    cluster.follow(&Request::put("/k/relayed?ttl=1500ms", large.clone()).chunked(10_000)).expect(201);
-    cluster.follow(&Request::put("/k/sent", large.clone()).header("Kvdb-Ttl", "1500ms")).expect(201);
+    cluster.follow(&Request::put("/k/put?ttl=6s", large.clone()).expect_continue()).expect(201);
+    cluster.follow(&Request::post("/k/post?ttl=6s", "small")).expect(201);
+    cluster.follow(&Request::put("/k/relayed?ttl=6s", large.clone()).chunked(10_000)).expect(201);
+    cluster.follow(&Request::put("/k/sent", large.clone()).header("Kvdb-Ttl", "6s")).expect(201);
     let keys = ["/k/put", "/k/post", "/k/relayed", "/k/sent"];
     let known = keys.map(|key| (key, expiry_of(&cluster, key), cluster.read_url(key)));
     keys.iter().for_each(|key| drop(cluster.get(key).expect(200)));
