@@ -14,7 +14,11 @@ const LEN: usize = 3 << 20;
 
 /// Two volumes, each with a copy of one value of 3 MiB.
 fn cluster() -> (Cluster, Vec<u8>) {
-    let (cluster, bytes) = (Cluster::start(2), value(LEN, 7));
+    cluster_that_verifies("cold")
+}
+
+fn cluster_that_verifies(reads: &str) -> (Cluster, Vec<u8>) {
+    let (cluster, bytes) = (Cluster::builder(2).volume_args(["--verify-reads", reads]).start(), value(LEN, 7));
     cluster.put("/key", &bytes).expect(201);
     for i in 0..2 {
         assert_eq!(cluster.blob_files(i).len(), 1);
@@ -84,6 +88,26 @@ fn a_bit_that_flips_after_the_value_was_read_is_never_served() {
         }
         read_until_quarantined(&cluster, 0, &bytes, false);
     }
+}
+
+#[test]
+fn with_every_read_verified_nothing_flipped_is_served_and_with_none_it_is() {
+    let (cluster, bytes) = cluster_that_verifies("always");
+    for _ in 0..20 {
+        assert!(cluster.value("/key") == bytes);
+    }
+    flip(&blob(&cluster, 0), 100);
+    read_until_quarantined(&cluster, 0, &bytes, false);
+
+    let (cluster, bytes) = cluster_that_verifies("never");
+    flip(&blob(&cluster, 0), 100);
+    eventually("the flipped bit is served", || {
+        let found = cluster.value("/key");
+        let wrong = found.iter().zip(&bytes).filter(|(a, b)| a != b).count();
+        assert!(found.len() == LEN && wrong <= 1, "{wrong} wrong bytes of {}", found.len());
+        (wrong == 1).then_some(())
+    });
+    assert_eq!(in_quarantine(&cluster, 0), 0);
 }
 
 #[test]

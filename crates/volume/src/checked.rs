@@ -1,23 +1,23 @@
-//! Which parts of values this process has read from the disk and found right.
+//! Which parts of values this process has read from the disk and found right, and when.
 //!
 //! Such a part may be sent from the page cache without being read again, as long as it never left it: the reader asks
 //! the kernel. What cannot be seen is that a page left and that another program brought it back; so a part is believed
-//! for [`BELIEVED`] only, and not at all once its file was changed.
+//! for [`BELIEVED_SECONDS`] only, however long an answer takes, and not at all once its file was changed.
 
 use kvdb_protocol::VersionId;
 use kvdb_protocol::lab::{self, Bug};
 use std::collections::{HashMap, VecDeque};
 use std::ops::Range;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::time::Instant;
 
 /// How long a check is believed while the part stays in the page cache.
-const BELIEVED: Duration = Duration::from_secs(600);
-/// Subtrees of all values that are remembered: 1 TiB, in 512 KiB of memory.
-const MAX_SUBTREES: u64 = 4 << 20;
-/// What a value counts at least, for the memory that its entry takes.
-const LEAST_SUBTREES: u64 = 1 << 10;
+const BELIEVED_SECONDS: u32 = 600;
+/// Subtrees of all values that are remembered: 256 GiB, in 4 MiB of memory.
+const MAX_SUBTREES: u64 = 1 << 20;
+/// What a value counts at least, for the memory that its entry takes: so at most 16,384 values are remembered.
+const LEAST_SUBTREES: u64 = 64;
 
 /// When a file was last changed: seconds and nanoseconds.
 pub type Changed = (i64, i64);
@@ -38,19 +38,18 @@ struct Known {
 /// The subtrees of one value that were checked.
 pub struct CheckedParts {
     changed: Changed,
-    since: Instant,
-    words: Box<[AtomicU64]>,
+    /// When each was checked, as [`seconds`] tells; 0: never.
+    at: Box<[AtomicU32]>,
 }
 
 impl CheckedValues {
-    /// What is known of a value whose file was last changed then; nothing, where it was changed since or it is too long ago.
+    /// What is known of a value whose file was last changed then; nothing, where it was changed since.
     pub fn of(&self, version: VersionId, changed: Changed, subtrees: u64) -> Arc<CheckedParts> {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(parts) = known.values.get(&version).filter(|p| p.changed == changed && p.since.elapsed() < BELIEVED) {
+        if let Some(parts) = known.values.get(&version).filter(|p| p.changed == changed) {
             return Arc::clone(parts);
         }
-        let words = (0..subtrees.div_ceil(64)).map(|_| AtomicU64::new(0)).collect();
-        let parts = Arc::new(CheckedParts { changed, since: Instant::now(), words });
+        let parts = Arc::new(CheckedParts { changed, at: (0..subtrees).map(|_| AtomicU32::new(0)).collect() });
         if known.values.insert(version, Arc::clone(&parts)).is_none() {
             let count = subtrees.max(LEAST_SUBTREES);
             known.order.push_back((version, count));
@@ -68,20 +67,37 @@ impl CheckedValues {
 impl CheckedParts {
     /// Notes that a subtree was checked.
     pub fn add(&self, subtree: u64) {
-        if let Some((word, bit)) = self.place(subtree) {
-            word.fetch_or(bit, Ordering::Relaxed);
+        self.add_at(subtree, seconds());
+    }
+
+    /// Whether all these subtrees were checked lately.
+    pub fn cover(&self, subtrees: Range<u64>) -> bool {
+        lab::has(Bug::ResidentNotChecked) || self.cover_at(subtrees, seconds())
+    }
+
+    fn add_at(&self, subtree: u64, now: u32) {
+        if let Some(at) = self.place(subtree) {
+            at.store(now, Ordering::Relaxed);
         }
     }
 
-    /// Whether all these subtrees were checked.
-    pub fn cover(&self, mut subtrees: Range<u64>) -> bool {
-        lab::has(Bug::ResidentNotChecked)
-            || subtrees.all(|s| self.place(s).is_some_and(|(word, bit)| word.load(Ordering::Relaxed) & bit != 0))
+    fn cover_at(&self, mut subtrees: Range<u64>, now: u32) -> bool {
+        let lately = |at: &AtomicU32| match at.load(Ordering::Relaxed) {
+            0 => false,
+            at => now.saturating_sub(at) < BELIEVED_SECONDS,
+        };
+        subtrees.all(|s| self.place(s).is_some_and(lately))
     }
 
-    fn place(&self, subtree: u64) -> Option<(&AtomicU64, u64)> {
-        Some((self.words.get(usize::try_from(subtree / 64).ok()?)?, 1 << (subtree % 64)))
+    fn place(&self, subtree: u64) -> Option<&AtomicU32> {
+        self.at.get(usize::try_from(subtree).ok()?)
     }
+}
+
+/// Seconds since this process first asked, and one more, so that none is 0.
+fn seconds() -> u32 {
+    static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+    u32::try_from(START.elapsed().as_secs()).unwrap_or(u32::MAX).saturating_add(1)
 }
 
 #[cfg(test)]
@@ -104,6 +120,17 @@ mod tests {
         assert!(again.cover(0..3) && again.cover(129..130) && !again.cover(0..4) && !again.cover(129..131));
         assert!(!known.of(version(1), (5, 1), 130).cover(0..1), "the file was changed");
         assert!(!known.of(version(1), (5, 0), 130).cover(0..1), "and changed back");
+    }
+
+    #[test]
+    fn a_check_is_believed_for_ten_minutes_even_by_a_reader_that_takes_longer() {
+        let parts = CheckedValues::default().of(version(1), (0, 0), 2);
+        parts.add_at(0, 100);
+        parts.add_at(1, 400);
+        assert!(parts.cover_at(0..2, 699));
+        assert!(!parts.cover_at(0..2, 700) && parts.cover_at(1..2, 999) && !parts.cover_at(1..2, 1_000));
+        parts.add_at(0, 700);
+        assert!(parts.cover_at(0..2, 700));
     }
 
     #[test]

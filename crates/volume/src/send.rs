@@ -4,7 +4,7 @@ use crate::bad;
 use crate::node::{Busy, Node};
 use crate::outgoing::{Outgoing, Sending};
 use crate::store::{ReadError, Stored};
-use crate::stream::{MEMORY_WAIT, ReadFault, VerifiedReader};
+use crate::stream::{MEMORY_WAIT, PORTION_SUBTREES, ReadFault, VerifiedReader};
 use bytes::Bytes;
 use kvdb_protocol::limits::SUBTREE_BYTES;
 use kvdb_server::sendfile::{FileSender, FileSource, MAX_PART_BYTES};
@@ -13,10 +13,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use tokio::task::JoinHandle;
 
-/// Subtrees that one visit to a blocking thread reads and checks: 1 MiB.
-const PORTION_SUBTREES: u64 = 4;
 /// Memory that a portion takes while it is checked, in KiB.
-const PORTION_KIB: u32 = 1 << 10;
+const PORTION_KIB: u32 = ((PORTION_SUBTREES * SUBTREE_BYTES) >> 10) as u32;
 /// Portions that are read at once: enough for disk, check and socket to overlap.
 const AHEAD: usize = 4;
 

@@ -13,7 +13,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinHandle;
 
 /// Subtrees of one portion: what is read and checked in one visit to a blocking thread.
-const PORTION_SUBTREES: u64 = 4;
+pub(crate) const PORTION_SUBTREES: u64 = 4;
 /// Memory that one subtree takes, in KiB.
 const SUBTREE_KIB: u32 = (SUBTREE_BYTES >> 10) as u32;
 /// How long a read waits for memory.

@@ -3,6 +3,7 @@
 use crate::node::Node;
 use crate::read::bad_copy;
 use crate::store::Stored;
+use crate::stream::MEMORY_WAIT;
 use bytes::Bytes;
 use http::{HeaderValue, header};
 use kvdb_protocol::tree::chaining_value_count;
@@ -10,13 +11,10 @@ use kvdb_protocol::{ErrorCode, Key, Problem, VersionId};
 use kvdb_server::body::{self, Response};
 use kvdb_server::query::Query;
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::sync::OwnedSemaphorePermit;
 
 /// The query parameter that asks for it.
 pub(crate) const NAME: &str = "tree";
-/// How long it waits for its share of the memory for reads.
-const MEMORY_WAIT: Duration = Duration::from_secs(5);
 
 /// 32 bytes for each subtree, in order; none where the value is a single one. They were checked: they add up to the hash.
 pub(crate) async fn tree(node: &Arc<Node>, stored: Stored, key: &Key, version: VersionId, query: &Query) -> Result<Response, Problem> {
