@@ -154,6 +154,20 @@ impl Cluster {
         &mut self.volumes[i]
     }
 
+    /// `kill -9` of one server, which is started again at once: 0 the master, `n` the volume `n - 1`.
+    pub fn kill_and_start(&mut self, server: u64) {
+        match usize::try_from(server).unwrap() {
+            0 => {
+                self.kill_master();
+                self.start_master();
+            }
+            n => {
+                self.kill_volume(n - 1);
+                self.start_volume(n - 1);
+            }
+        }
+    }
+
     /// `kill -9` of the master.
     pub fn kill_master(&mut self) {
         self.master.kill();

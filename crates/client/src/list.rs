@@ -7,7 +7,7 @@ use futures_util::{Stream, stream};
 use kvdb_protocol::key::{decode, query_escape};
 use kvdb_protocol::{ContentHash, Key, UnixMillis, VersionId};
 use reqwest::header::HeaderMap;
-use reqwest::{Method, Response};
+use reqwest::{Method, Response, Url};
 use serde::Deserialize;
 
 /// Most bytes of a page: 10,000 keys of 1024 bytes, each percent-encoded and with its details.
@@ -119,28 +119,33 @@ impl Client {
     async fn list_once(&self, prefix: &[u8], options: &ListOptions) -> Result<Page, Error> {
         let mut at = url::of_bytes(&self.transport.base, prefix)?;
         at.set_query(Some(&query(options)));
+        self.page_once(at, MAX_PAGE_BYTES, parse).await
+    }
+
+    /// One page of at most `max` bytes, of whatever `parse` understands.
+    pub(crate) async fn page_once<T>(&self, at: Url, max: usize, parse: impl Fn(&[u8]) -> Result<T, String>) -> Result<T, Error> {
         let response = self.transport.follow(Method::GET, at, &HeaderMap::new()).await?;
         if !response.status().is_success() {
             return Err(self.transport.refusal(None, response).await);
         }
         let about = Answer::of(&response);
-        let body = self.transport.read_small(response, MAX_PAGE_BYTES).await?;
+        let body = self.transport.read_small(response, max).await?;
         parse(&body).map_err(|reason| about.not_kvdb(reason))
     }
 }
 
 /// Who answered, for an error after the answer was read.
-pub(crate) struct Answer {
+struct Answer {
     url: String,
     status: u16,
 }
 
 impl Answer {
-    pub(crate) fn of(response: &Response) -> Self {
+    fn of(response: &Response) -> Self {
         Self { url: url::shown(response.url()), status: response.status().as_u16() }
     }
 
-    pub(crate) fn not_kvdb(self, reason: String) -> Error {
+    fn not_kvdb(self, reason: String) -> Error {
         Error::NotKvdb { url: self.url, reason, status: self.status }
     }
 }

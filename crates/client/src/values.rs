@@ -2,7 +2,7 @@
 
 use crate::client::Client;
 use crate::error::Error;
-use crate::list::{Answer, Detail, ListOptions, query};
+use crate::list::{Detail, ListOptions, query};
 use crate::transport;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -126,21 +126,11 @@ impl Client {
     async fn values_page(&self, at: Url) -> Result<ValuesPage, Error> {
         let mut retry = self.retry();
         loop {
-            match self.values_once(at.clone()).await {
+            match self.page_once(at.clone(), MAX_PAGE_BYTES, parse).await {
                 Ok(page) => return Ok(page),
                 Err(e) => retry.or_give_up(e).await?,
             }
         }
-    }
-
-    async fn values_once(&self, at: Url) -> Result<ValuesPage, Error> {
-        let response = self.transport.follow(Method::GET, at, &HeaderMap::new()).await?;
-        if !response.status().is_success() {
-            return Err(self.transport.refusal(None, response).await);
-        }
-        let about = Answer::of(&response);
-        let body = self.transport.read_small(response, MAX_PAGE_BYTES).await?;
-        parse(&body).map_err(|reason| about.not_kvdb(reason))
     }
 }
 

@@ -48,17 +48,7 @@ fn kills_of_any_server_leave_all_of_a_batch_or_nothing() {
         let sender = std::thread::spawn(move || request.try_send(&address).ok().map(|a| a.status));
         // Spread over the time that a batch takes.
         std::thread::sleep(Duration::from_millis(round * 2));
-        match round % 3 {
-            0 => {
-                cluster.kill_master();
-                cluster.start_master();
-            }
-            n => {
-                let i = usize::try_from(n).unwrap() - 1;
-                cluster.kill_volume(i);
-                cluster.start_volume(i);
-            }
-        }
+        cluster.kill_and_start(round % 3);
         let status = sender.join().unwrap();
         cluster.wait_all_up();
         let now = round_of(&cluster);

@@ -44,7 +44,7 @@ fn acknowledged_writes_survive_kills_at_random_moments_and_no_orphan_stays() {
         under_load(&mut cluster, &mut writers, &shared, |cluster| {
             for _ in 0..kills {
                 std::thread::sleep(Duration::from_millis(20 + random.below(180)));
-                kill_one(cluster, &mut random);
+                cluster.kill_and_start(random.below(VOLUMES as u64 + 1));
             }
         });
         killed += kills;
@@ -78,21 +78,6 @@ fn under_load(cluster: &mut Cluster, writers: &mut [Writer], shared: &Shared, wo
         std::thread::sleep(Duration::from_millis(200));
     });
     cluster.wait_all_up();
-}
-
-/// `kill -9` of one server, which is started again at once.
-fn kill_one(cluster: &mut Cluster, random: &mut Random) {
-    match random.below(VOLUMES as u64 + 1) {
-        0 => {
-            cluster.kill_master();
-            cluster.start_master();
-        }
-        n => {
-            let i = usize::try_from(n).unwrap() - 1;
-            cluster.kill_volume(i);
-            cluster.start_volume(i);
-        }
-    }
 }
 
 struct StopAtEnd<'a>(&'a AtomicBool);

@@ -24,17 +24,7 @@ fn no_value_is_seen_after_its_time_and_none_is_lost_before_it_whatever_is_killed
             .collect();
         for kill in 0..KILLS {
             std::thread::sleep(Duration::from_millis(150 + 37 * kill));
-            match kill % 3 {
-                0 => {
-                    cluster.kill_master();
-                    cluster.start_master();
-                }
-                n => {
-                    let i = usize::try_from(n).unwrap() - 1;
-                    cluster.kill_volume(i);
-                    cluster.start_volume(i);
-                }
-            }
+            cluster.kill_and_start(kill % 3);
         }
         cluster.wait_all_up();
         std::thread::sleep(Duration::from_millis(300));
