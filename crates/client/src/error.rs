@@ -105,6 +105,12 @@ pub enum Error {
         /// Why it is not known.
         reason: String,
     },
+    /// Changes of several keys together of which nobody could say whether they were made. All of them were, or none.
+    #[error("it is not known whether the keys were changed: {reason}; all of them were, or none: look at one in a minute")]
+    BatchUnknown {
+        /// Why it is not known.
+        reason: String,
+    },
     /// The value is longer than the caller takes.
     #[error("the value of {key} is longer than {max} bytes")]
     TooLong {
@@ -141,9 +147,12 @@ impl Error {
     /// Whether the same call can succeed later without anybody's help.
     pub fn is_retryable(&self) -> bool {
         match self {
-            Self::Unreachable { .. } | Self::Interrupted { .. } | Self::OutcomeUnknown { .. } | Self::Changed(_) | Self::Damaged { .. } => {
-                true
-            }
+            Self::Unreachable { .. }
+            | Self::Interrupted { .. }
+            | Self::OutcomeUnknown { .. }
+            | Self::BatchUnknown { .. }
+            | Self::Changed(_)
+            | Self::Damaged { .. } => true,
             Self::Problem { problem, .. } => problem.retry,
             Self::NotKvdb { status, .. } => matches!(status, 429 | 502..=504),
             _ => false,
@@ -154,7 +163,7 @@ impl Error {
     /// not where it must first be found out what happened.
     pub(crate) fn worth_another_try(&self) -> bool {
         match self {
-            Self::OutcomeUnknown { .. } | Self::Changed(_) => false,
+            Self::OutcomeUnknown { .. } | Self::BatchUnknown { .. } | Self::Changed(_) => false,
             Self::Problem { problem, .. } => problem.retry && !matches!(problem.code, ErrorCode::NoSpace | ErrorCode::OutcomeUnknown),
             _ => self.is_retryable(),
         }

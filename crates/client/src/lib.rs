@@ -17,6 +17,7 @@
 //! # }
 //! ```
 
+mod batch;
 mod client;
 mod error;
 mod file;
@@ -34,6 +35,7 @@ mod transport;
 pub mod url;
 mod values;
 
+pub use batch::{Applied, BatchOperation, Change};
 pub use client::{Builder, Client, DeleteOutcome};
 pub use error::Error;
 pub use get::Reader;

@@ -1,5 +1,6 @@
 //! Storing a value: ask the master without a body, send the bytes to the volume, check what it stored.
 
+use crate::batch;
 use crate::client::Client;
 use crate::error::Error;
 use crate::info::Info;
@@ -279,12 +280,9 @@ fn headers(options: &PutOptions) -> Result<HeaderMap, Error> {
     let tags: [(HeaderName, &Option<Tags>); 2] =
         [(IF_MATCH, &options.condition.if_match), (IF_NONE_MATCH, &options.condition.if_none_match)];
     for (name, tags) in tags {
-        let Some(tags) = tags else { continue };
-        let text = match tags {
-            Tags::Any => "*".to_string(),
-            Tags::Of(list) => list.iter().map(|h| h.etag()).collect::<Vec<_>>().join(", "),
-        };
-        headers.insert(name, header_value(&text)?);
+        if let Some(text) = batch::tags(tags.as_ref()) {
+            headers.insert(name, header_value(&text)?);
+        }
     }
     Ok(headers)
 }

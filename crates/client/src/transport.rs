@@ -11,8 +11,8 @@ use std::time::Duration;
 
 /// Most redirects of one operation, a volume sending back to the master included.
 pub(crate) const MAX_HOPS: usize = 10;
-/// Most bytes of an error's document that are read.
-const MAX_PROBLEM_BYTES: usize = 64 << 10;
+/// Most bytes of an error's document that are read: it may name a thousand keys.
+const MAX_PROBLEM_BYTES: usize = 4 << 20;
 
 /// The header with a value's version.
 pub(crate) const VERSION: HeaderName = HeaderName::from_static("kvdb-version");

@@ -1,5 +1,6 @@
 //! The command line.
 
+mod batch;
 mod bench;
 mod catalog;
 
@@ -10,6 +11,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use batch::Batch;
 pub use bench::{Bench, Expect, Operation};
 pub use catalog::{Catalog, CatalogOrder, Export, Fsck, Import};
 
@@ -78,6 +80,8 @@ pub enum Command {
     Newest(Keys),
     /// Delete keys
     Rm(Rm),
+    /// Put and delete several keys together, all or none
+    Batch(Batch),
     /// List keys in order of their bytes
     Ls(Ls),
     /// Show what is known of a value

@@ -59,6 +59,11 @@ id!(
     VersionId
 );
 
+/// A name that nobody else gives, such as an `Idempotency-Key`.
+pub fn random_name() -> String {
+    Uuid::new_v4().to_string()
+}
+
 impl ClusterId {
     /// A new random cluster.
     pub fn random() -> Self {

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod atomic;
+mod command;
 mod crash;
 
 use kvdb_tests::{Answer, Cluster, Request};

@@ -1,5 +1,6 @@
 //! The commands, one a file.
 
+mod batch;
 mod bench;
 mod catalog;
 mod cluster;
@@ -35,6 +36,7 @@ async fn client_command(common: &Common, command: Command) -> anyhow::Result<()>
             Command::Mget(a) => several::mget(common, a).await,
             Command::Newest(a) => several::newest(common, a).await,
             Command::Rm(a) => rm::run(common, a).await,
+            Command::Batch(a) => batch::run(common, a).await,
             Command::Ls(a) => ls::run(common, a).await,
             Command::Stat(a) => stat::run(common, &a).await,
             Command::Rebuild(a) => rebuild::run(common, a).await,
