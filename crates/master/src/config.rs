@@ -64,6 +64,9 @@ pub struct Args {
     /// Most bytes of the values of one batch, in all. Batches take up to three times this memory, all together.
     #[arg(long, env = "KVDB_MAX_BATCH_BYTES", value_name = "BYTES", default_value_t = DEFAULT_MAX_BATCH_BYTES)]
     pub max_batch_bytes: u64,
+    /// File of tokens: what clients may do [default: everybody may do everything]. It is read again when it changes.
+    #[arg(long, env = "KVDB_TOKENS", value_name = "FILE", hide = true)]
+    pub tokens: Option<PathBuf>,
     /// Memory for the database's cache, in MiB.
     #[arg(long, env = "KVDB_CACHE", value_name = "MIB", default_value_t = 64)]
     pub cache: u64,
@@ -118,6 +121,8 @@ pub struct Config {
     pub max_value_bytes: u64,
     /// Most bytes of the values of one batch, in all.
     pub max_batch_bytes: u64,
+    /// File of tokens; none: clients need none.
+    pub tokens: Option<PathBuf>,
     /// Memory for the database's cache, in bytes.
     pub cache_bytes: u64,
     /// Time in which a write must begin.
@@ -146,6 +151,7 @@ impl Config {
             address: None,
             max_value_bytes: DEFAULT_MAX_VALUE_BYTES,
             max_batch_bytes: DEFAULT_MAX_BATCH_BYTES,
+            tokens: None,
             cache_bytes: 64 << 20,
             start_within: DEFAULT_START_WITHIN,
             commit_within: DEFAULT_COMMIT_WITHIN,
@@ -166,6 +172,7 @@ impl Config {
         config.address = args.address.clone();
         config.max_value_bytes = args.max_value_size;
         config.max_batch_bytes = args.max_batch_bytes;
+        config.tokens = args.tokens.clone();
         config.cache_bytes = args.cache << 20;
         config.start_within = Duration::from_secs(args.start_seconds);
         config.commit_within = Duration::from_secs(args.commit_seconds);

@@ -7,6 +7,7 @@ pub mod config;
 pub mod export;
 pub mod placement;
 pub mod rebuild;
+pub mod tokens;
 
 // Parsers of outside bytes, for the fuzzers.
 #[doc(hidden)]

@@ -7,6 +7,7 @@ use crate::config::DEFAULT_REPLICAS;
 use crate::members::{Members, local_ip_towards};
 use crate::redirect::Backs;
 use crate::repair::Repair;
+use crate::tokens::TokenTable;
 use kvdb_protocol::{ClusterSecret, TicketKey, UnixMillis, VolumeId};
 use kvdb_server::peer::{Credentials, Peers};
 use std::collections::HashMap;
@@ -23,6 +24,8 @@ pub(crate) struct Node {
     pub peers: Peers,
     pub credentials: Credentials,
     pub tickets: TicketKey,
+    /// What clients may do; none: everything.
+    pub tokens: Option<TokenTable>,
     pub secret: ClusterSecret,
     pub listening: SocketAddr,
     pub repair: Repair,

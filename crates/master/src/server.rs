@@ -8,7 +8,7 @@ use crate::members::Members;
 use crate::node::Node;
 use crate::repair::{self, Repair};
 use crate::service::MasterService;
-use crate::values;
+use crate::{tokens, values};
 use anyhow::Context as _;
 use kvdb_protocol::ClusterSecret;
 use kvdb_server::peer::{Credentials, Peers};
@@ -19,6 +19,8 @@ use tokio_util::sync::CancellationToken;
 
 /// Runs a master on `listener` until `shutdown` is cancelled and the requests in flight have ended.
 pub async fn run(listener: TcpListener, config: Config, shutdown: CancellationToken) -> anyhow::Result<()> {
+    // Before anything is made: a bad file must not leave a directory behind.
+    let tokens = config.tokens.as_deref().map(tokens::open).transpose()?;
     let options = CatalogOptions { dir: config.db.clone(), cache_bytes: config.cache_bytes };
     let catalog = tokio::task::spawn_blocking(move || Catalog::open(options)).await.context("the catalog could not be opened")??;
     let secret = secret(&config, &catalog)?;
@@ -36,6 +38,7 @@ pub async fn run(listener: TcpListener, config: Config, shutdown: CancellationTo
         peers: Peers::new().context("the HTTP client could not be made")?,
         credentials: Credentials { cluster: catalog.cluster(), key: secret.peer_key() },
         tickets: secret.ticket_key(),
+        tokens,
         secret,
         repair: Repair::default(),
         listening,
@@ -56,9 +59,10 @@ pub async fn run(listener: TcpListener, config: Config, shutdown: CancellationTo
         tokio::spawn(repair::audit_forever(node.clone())),
         tokio::spawn(expire::sweep_forever(node.clone())),
     ];
+    let following = node.tokens.as_ref().map(|t| t.follow());
     kvdb_server::notify::ready();
     let served = kvdb_server::serve::serve(listener, serve_options, Arc::new(MasterService { node: node.clone() }), shutdown).await;
-    background.iter().for_each(tokio::task::JoinHandle::abort);
+    background.iter().chain(&following).for_each(tokio::task::JoinHandle::abort);
     node.members.end();
     drop(node);
     catalog.close().await.context("the catalog could not be closed")?;

@@ -13,8 +13,10 @@ pub mod limits;
 pub mod message;
 pub mod operator;
 pub mod secret;
+pub mod signed_url;
 pub mod ticket;
 pub mod time;
+pub mod token;
 pub mod tree;
 pub mod ttl;
 
@@ -25,3 +27,4 @@ pub use key::{Key, KeyError};
 pub use secret::{ClusterSecret, PeerKey, TicketKey};
 pub use ticket::{Condition, Ticket, TicketError, TicketOp, TicketVolume};
 pub use time::UnixMillis;
+pub use token::Token;

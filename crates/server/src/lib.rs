@@ -20,6 +20,7 @@ pub mod query;
 pub mod sendfile;
 pub mod serve;
 pub mod signals;
+pub mod watched;
 
 mod access;
 mod checks;
@@ -37,3 +38,4 @@ pub use guard::{BodyError, BodyLimits, GuardedBody, Request};
 pub use problem::problem_response;
 pub use query::Query;
 pub use serve::{ServeOptions, Service, serve};
+pub use watched::Watched;
