@@ -1,6 +1,6 @@
 //! One client: requests over kept connections, redirects followed as `curl -L` does.
 
-use super::connection::{Connection, Head};
+use super::connection::{Connection, DROP_BYTES, Head};
 use super::content::{Content, Pattern};
 use crate::args::Expect;
 use std::collections::HashMap;
@@ -73,11 +73,14 @@ pub struct Client {
     pattern: Arc<Pattern>,
     connections: HashMap<String, Connection>,
     head: Vec<u8>,
+    /// Room that the kernel is told of when it drops bytes; never written to. It is not the connection's: a master ends that after
+    /// each body that it sends elsewhere unread, and room for a new one would be filled with zeros every time.
+    room: Vec<u8>,
 }
 
 impl Client {
     pub fn new(base: Base, expect: Expect, pattern: Arc<Pattern>) -> Self {
-        Self { base, expect, pattern, connections: HashMap::new(), head: Vec::new() }
+        Self { base, expect, pattern, connections: HashMap::new(), head: Vec::new(), room: vec![0; DROP_BYTES] }
     }
 
     /// Sends a request and follows its redirects; 307 keeps method and body.
@@ -115,11 +118,11 @@ impl Client {
         let was_kept = kept.is_some();
         let mut connection = kept.map_or_else(|| Connection::open(host), Ok)?;
         let expect = first && self.asks(request);
-        let mut result = exchange(&mut connection, &mut self.head, request, content, expect);
+        let mut result = exchange(&mut connection, (&mut self.head, &mut self.room), request, content, expect);
         if was_kept && result.as_ref().is_err_and(is_stale) {
             connection = Connection::open(host)?;
             self.write_head(request, host, target, first);
-            result = exchange(&mut connection, &mut self.head, request, content, expect);
+            result = exchange(&mut connection, (&mut self.head, &mut self.room), request, content, expect);
         }
         let (head, length) = result?;
         if !head.close {
@@ -170,7 +173,7 @@ fn is_stale(e: &io::Error) -> bool {
 
 fn exchange(
     connection: &mut Connection,
-    head: &mut Vec<u8>,
+    (head, room): (&mut Vec<u8>, &mut [u8]),
     request: &Request<'_>,
     content: Content<'_>,
     expect: bool,
@@ -191,7 +194,7 @@ fn exchange(
     }
     let verify = request.verify && matches!(answer.status, 200 | 206);
     let from = request.range.filter(|_| answer.status == 206).map_or(0, |(from, _)| from);
-    let length = connection.body(&answer, verify.then_some((content, from)))?;
+    let length = connection.body(&answer, verify.then_some((content, from)), room)?;
     Ok((answer, length))
 }
 

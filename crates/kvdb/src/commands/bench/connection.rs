@@ -1,8 +1,8 @@
 //! One HTTP/1.1 connection over a blocking socket.
 
-use super::content::Content;
+use super::content::{Content, PERIOD};
 use rustix::net::RecvFlags;
-use std::io::{self, Read, Write};
+use std::io::{self, IoSlice, Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ const HEAD_BYTES: usize = 16 << 10;
 /// Most fields in a head.
 const FIELDS: usize = 64;
 /// Most bytes that one call drops.
-const DROP_BYTES: usize = 4 << 20;
+pub const DROP_BYTES: usize = 4 << 20;
 /// Bytes that are compared at a time.
 const COMPARE_BYTES: usize = 256 << 10;
 /// A body up to this length goes out together with its head.
@@ -43,8 +43,6 @@ pub struct Connection {
     /// The part of the buffer that was read and not used.
     from: usize,
     to: usize,
-    /// Room that the kernel is told of when it drops bytes: never written to, hence never in memory.
-    dropped: Vec<u8>,
 }
 
 impl Connection {
@@ -54,7 +52,7 @@ impl Connection {
         socket.set_nodelay(true)?;
         socket.set_read_timeout(Some(PATIENCE))?;
         socket.set_write_timeout(Some(PATIENCE))?;
-        Ok(Self { socket, buffer: vec![0; HEAD_BYTES], from: 0, to: 0, dropped: vec![0; DROP_BYTES] })
+        Ok(Self { socket, buffer: vec![0; HEAD_BYTES], from: 0, to: 0 })
     }
 
     /// Sends a head and, if it is given, `size` bytes of content.
@@ -75,13 +73,7 @@ impl Connection {
 
     /// Sends `size` bytes of content.
     pub fn send_body(&mut self, content: Content<'_>, size: u64) -> io::Result<()> {
-        let mut at = 0;
-        while at < size {
-            let part = content.slice(at, size - at);
-            self.socket.write_all(part)?;
-            at += part.len() as u64;
-        }
-        Ok(())
+        write_content(&self.socket, content, size)
     }
 
     /// Reads the head of the next response. [`io::ErrorKind::ConnectionAborted`] if there is none at all.
@@ -99,13 +91,14 @@ impl Connection {
         }
     }
 
-    /// Reads the body of a response, and compares it with the content from a byte on, or drops it in the kernel. Gives its length.
-    pub fn body(&mut self, head: &Head, compare: Option<(Content<'_>, u64)>) -> io::Result<u64> {
+    /// Reads the body of a response, and compares it with the content from a byte on, or drops it in the kernel, which is told of
+    /// `room` for it. Gives its length.
+    pub fn body(&mut self, head: &Head, compare: Option<(Content<'_>, u64)>, room: &mut [u8]) -> io::Result<u64> {
         match (&head.framing, compare) {
             (Framing::Length(n), Some((content, at))) => self.compare(*n, content, at).map(|()| *n),
-            (Framing::Length(n), None) => self.skip(*n).map(|()| *n),
+            (Framing::Length(n), None) => self.skip(*n, room).map(|()| *n),
             (_, Some(_)) => Err(io::Error::other("a response without Content-Length is not compared: leave out --verify")),
-            (Framing::Chunked, None) => self.skip_chunks(),
+            (Framing::Chunked, None) => self.skip_chunks(room),
             (Framing::UntilClose, None) => {
                 let early = (self.to - self.from) as u64;
                 (self.from, self.to) = (0, 0);
@@ -137,10 +130,10 @@ impl Connection {
         &self.buffer[self.from - have..self.from]
     }
 
-    fn skip(&mut self, mut n: u64) -> io::Result<()> {
+    fn skip(&mut self, mut n: u64, room: &mut [u8]) -> io::Result<()> {
         n -= self.early(n).len() as u64;
         while n > 0 {
-            n -= drop_bytes(&self.socket, &mut self.dropped, n)?;
+            n -= drop_bytes(&self.socket, room, n)?;
         }
         Ok(())
     }
@@ -162,7 +155,7 @@ impl Connection {
         Ok(())
     }
 
-    fn skip_chunks(&mut self) -> io::Result<u64> {
+    fn skip_chunks(&mut self, room: &mut [u8]) -> io::Result<u64> {
         let mut all = 0;
         loop {
             let line = match httparse::parse_chunk_size(&self.buffer[self.from..self.to]) {
@@ -176,13 +169,31 @@ impl Connection {
             };
             self.from += length;
             // A chunk ends with CRLF, and the last, empty one with that of an empty trailer.
-            self.skip(n.saturating_add(2))?;
+            self.skip(n.saturating_add(2), room)?;
             all += n;
             if n == 0 {
                 return Ok(all);
             }
         }
     }
+}
+
+/// Writes `size` bytes of content, a period in each call although the key's own first bytes lie elsewhere: sent by themselves
+/// they would be a packet of their own, and all that the server reads after it would be out of step with its buffers.
+pub fn write_content(mut to: &TcpStream, content: Content<'_>, size: u64) -> io::Result<()> {
+    let mut at = 0;
+    while at < size {
+        let most = (size - at).min(PERIOD as u64);
+        let first = content.slice(at, most);
+        let second = content.slice(at + first.len() as u64, most - first.len() as u64);
+        match to.write_vectored(&[IoSlice::new(first), IoSlice::new(second)]) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(sent) => at += sent as u64,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(())
 }
 
 /// Has the kernel drop up to `n` bytes that have arrived, or waits for some: on TCP, `MSG_TRUNC` copies nothing.

@@ -42,7 +42,7 @@ impl Pattern {
 }
 
 impl Content<'_> {
-    /// Bytes of the content from `at` on: at least one, at most a period and at most `most`, if that is not 0.
+    /// Bytes of the content from `at` on: at most a period and at most `most`, and at least one of these.
     pub fn slice(&self, at: u64, most: u64) -> &[u8] {
         let most = usize::try_from(most).unwrap_or(PERIOD).min(PERIOD);
         if at < STAMP_BYTES {

@@ -1,6 +1,6 @@
 //! What the loopback interface can do with nothing behind it: the limit of any server on one machine.
 
-use super::connection::drop_bytes;
+use super::connection::{drop_bytes, write_content};
 use super::content::{PERIOD, Pattern};
 use super::work::Outcome;
 use crate::args::{Bench, Operation};
@@ -68,17 +68,8 @@ fn send_file(to: &TcpStream, size: u64, count: u64) -> io::Result<()> {
     Ok(())
 }
 
-fn send_bytes(mut to: &TcpStream, pattern: &Pattern, size: u64, count: u64) -> io::Result<()> {
-    let content = pattern.content("loopback");
-    for _ in 0..count {
-        let mut at = 0;
-        while at < size {
-            let part = content.slice(at, size - at);
-            to.write_all(part)?;
-            at += part.len() as u64;
-        }
-    }
-    Ok(())
+fn send_bytes(to: &TcpStream, pattern: &Pattern, size: u64, count: u64) -> io::Result<()> {
+    (0..count).try_for_each(|_| write_content(to, pattern.content("loopback"), size))
 }
 
 /// The time that each of `count` values took to arrive.
