@@ -127,7 +127,8 @@ impl Peers {
         Ok(Self { http })
     }
 
-    /// `POST` of JSON, answered with JSON. Calls are idempotent, so a broken connection is tried once more.
+    /// `POST` of JSON, answered with JSON. Calls are idempotent, so a broken connection is tried once more. Whatever becomes of the
+    /// second try, the first may have been carried out: an error is then [`PeerError::Broken`].
     pub async fn post<A: DeserializeOwned>(
         &self,
         credentials: &Credentials,
@@ -137,7 +138,10 @@ impl Peers {
     ) -> Result<A, PeerError> {
         let body = Bytes::from(serde_json::to_vec(message).map_err(|e| broken(to, &e))?);
         match self.call_once(Some(credentials), &Method::POST, to, body.clone(), timeout).await {
-            Err(PeerError::Broken { .. }) => self.call_once(Some(credentials), &Method::POST, to, body, timeout).await,
+            Err(first @ PeerError::Broken { .. }) => {
+                let second = self.call_once(Some(credentials), &Method::POST, to, body, timeout).await;
+                second.map_err(|second| broken(to, &format_args!("{first}; at the second try: {second}")))
+            }
             other => other,
         }
     }

@@ -4,6 +4,7 @@
 
 mod identity;
 mod in_flight;
+mod lost_commit;
 mod order;
 
 use kvdb_tests::Cluster;
