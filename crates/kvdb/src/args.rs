@@ -111,6 +111,9 @@ pub struct Up {
     /// Replicas of each value: 1 or 2
     #[arg(long, env = "KVDB_REPLICAS", default_value_t = 2, value_parser = replicas)]
     pub replicas: usize,
+    /// File of limits by prefix of the key (docs/operations.md); read again when it changes
+    #[arg(long, env = "KVDB_LIMITS", value_name = "FILE")]
+    pub limits: Option<PathBuf>,
 }
 
 #[derive(ClapArgs)]

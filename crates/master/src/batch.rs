@@ -226,6 +226,14 @@ fn check(node: &Node, operations: &[Operation]) -> Result<(), Problem> {
     if !large.is_empty() {
         return Err(Problem::new(ErrorCode::ValueTooLarge, format!("a value may have at most {max} bytes")).of_keys(large));
     }
+    let ledger = node.catalog.ledger();
+    for operation in operations {
+        let Action::Put { value, content_type, .. } = &operation.action else { continue };
+        let limits = ledger.limits();
+        limits.check(&operation.key, Some(value.len() as u64), content_type.as_deref()).map_err(|p| p.of_keys([&operation.key]))?;
+        let (_, content) = limits.for_ticket(&operation.key);
+        content.map_or(Ok(()), |rule| rule.check(value)).map_err(|p| p.of_keys([&operation.key]))?;
+    }
     let (total, most) = (operations.iter().map(|o| length(&o.action)).sum::<u64>(), node.config.max_batch_bytes);
     if total > most {
         let detail = format!("the values of a batch may have {most} bytes in all, and these have {total}; see --max-batch-bytes");

@@ -1,5 +1,6 @@
 //! What a master is told at its start.
 
+use crate::limits::Limits;
 use clap::Parser;
 use kvdb_protocol::ClusterSecret;
 use kvdb_protocol::limits::{DEFAULT_MAX_VALUE_BYTES, MAX_REPLICAS};
@@ -67,6 +68,9 @@ pub struct Args {
     /// File of tokens: what clients may do [default: everybody may do everything]. It is read again when it changes.
     #[arg(long, env = "KVDB_TOKENS", value_name = "FILE", hide = true)]
     pub tokens: Option<PathBuf>,
+    /// File of limits by prefix of the key, JSON; read again when it changes.
+    #[arg(long, env = "KVDB_LIMITS", value_name = "FILE")]
+    pub limits: Option<PathBuf>,
     /// Memory for the database's cache, in MiB.
     #[arg(long, env = "KVDB_CACHE", value_name = "MIB", default_value_t = 64)]
     pub cache: u64,
@@ -123,6 +127,10 @@ pub struct Config {
     pub max_batch_bytes: u64,
     /// File of tokens; none: clients need none.
     pub tokens: Option<PathBuf>,
+    /// File of limits by prefix of the key.
+    pub limits_file: Option<PathBuf>,
+    /// The limits, where there is no file.
+    pub limits: Limits,
     /// Memory for the database's cache, in bytes.
     pub cache_bytes: u64,
     /// Time in which a write must begin.
@@ -152,6 +160,8 @@ impl Config {
             max_value_bytes: DEFAULT_MAX_VALUE_BYTES,
             max_batch_bytes: DEFAULT_MAX_BATCH_BYTES,
             tokens: None,
+            limits_file: None,
+            limits: Limits::default(),
             cache_bytes: 64 << 20,
             start_within: DEFAULT_START_WITHIN,
             commit_within: DEFAULT_COMMIT_WITHIN,
@@ -173,6 +183,7 @@ impl Config {
         config.max_value_bytes = args.max_value_size;
         config.max_batch_bytes = args.max_batch_bytes;
         config.tokens = args.tokens.clone();
+        config.limits_file = args.limits.clone();
         config.cache_bytes = args.cache << 20;
         config.start_within = Duration::from_secs(args.start_seconds);
         config.commit_within = Duration::from_secs(args.commit_seconds);

@@ -5,6 +5,7 @@
 pub mod catalog;
 pub mod config;
 pub mod export;
+pub mod limits;
 pub mod placement;
 pub mod rebuild;
 pub mod tokens;

@@ -4,6 +4,7 @@ use crate::batch::Batches;
 use crate::catalog::{Catalog, CatalogOptions};
 use crate::config::Config;
 use crate::expire;
+use crate::limits;
 use crate::members::Members;
 use crate::node::Node;
 use crate::repair::{self, Repair};
@@ -21,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 pub async fn run(listener: TcpListener, config: Config, shutdown: CancellationToken) -> anyhow::Result<()> {
     // Before anything is made: a bad file must not leave a directory behind.
     let tokens = config.tokens.as_deref().map(tokens::open).transpose()?;
+    let limits = config.limits_file.as_deref().map(limits::follow::open).transpose()?;
     let options = CatalogOptions { dir: config.db.clone(), cache_bytes: config.cache_bytes };
     let catalog = tokio::task::spawn_blocking(move || Catalog::open(options)).await.context("the catalog could not be opened")??;
     let secret = secret(&config, &catalog)?;
@@ -50,19 +52,24 @@ pub async fn run(listener: TcpListener, config: Config, shutdown: CancellationTo
         batches: Batches::new(config.max_batch_bytes),
         config,
     });
+    limits::follow::begin(&catalog, limits.as_ref().map_or_else(|| Arc::new(node.config.limits.clone()), |l| l.get())).await?;
     tracing::info!(cluster = %node.credentials.cluster, db = %node.config.db.display(), address = %listening, "master started");
     for address in &addresses {
         node.members.list(&node, address);
     }
-    let background = [
+    let mut background = vec![
         tokio::spawn(repair::repair_forever(node.clone())),
         tokio::spawn(repair::audit_forever(node.clone())),
         tokio::spawn(expire::sweep_forever(node.clone())),
+        tokio::spawn(limits::follow::metrics_forever(node.clone())),
     ];
-    let following = node.tokens.as_ref().map(|t| t.follow());
+    background.extend(node.tokens.as_ref().map(|t| t.follow()));
+    if let Some(limits) = limits {
+        background.extend([limits.follow(), tokio::spawn(limits::follow::changes(node.clone(), limits))]);
+    }
     kvdb_server::notify::ready();
     let served = kvdb_server::serve::serve(listener, serve_options, Arc::new(MasterService { node: node.clone() }), shutdown).await;
-    background.iter().chain(&following).for_each(tokio::task::JoinHandle::abort);
+    background.iter().for_each(tokio::task::JoinHandle::abort);
     node.members.end();
     drop(node);
     catalog.close().await.context("the catalog could not be closed")?;

@@ -50,6 +50,7 @@ pub(crate) fn page(node: &Node) -> Response {
             "bytes": stats.bytes,
             "time": node.catalog.now(),
             "volumes": volumes,
+            "quotas": node.catalog.ledger().usage(),
             "repair": node.repair.report(),
         }),
     )

@@ -62,6 +62,8 @@ pub(crate) async fn write(
     }
     let current = node.catalog.lookup(&write.key).await.map_err(|e| e.problem())?;
     check(&write, current.as_ref())?;
+    let present = current.as_ref().map(|r| r.len);
+    node.catalog.ledger().check(&write.key, write.len, write.content_type.as_deref(), present)?;
     takes_writes(node)?;
 
     let asks_first = body.expects_continue() || body.remaining() == Some(0);
@@ -167,7 +169,8 @@ fn ticket(
     volumes: Vec<TicketVolume>,
     commit_to: String,
 ) -> Result<(Ticket, String), Problem> {
-    let max = node.config.max_value_bytes;
+    let (limit, content) = node.catalog.ledger().limits().for_ticket(&write.key);
+    let max = node.config.max_value_bytes.min(limit);
     let arrives = Duration::from_secs(write.len.unwrap_or(max) / SLOWEST_BYTES_PER_SECOND);
     let start_by = node.catalog.now().plus(node.config.start_within);
     let commit_by = start_by.plus((node.config.commit_within + arrives).min(LONGEST_COMMIT_WITHIN));
@@ -179,6 +182,7 @@ fn ticket(
         volumes,
         max_bytes: write.len.unwrap_or(max).min(max),
         content_type: write.content_type.clone(),
+        content: content.filter(|_| write.op != TicketOp::Delete),
         expires: write.expires,
         condition: write.condition.clone(),
         start_by,

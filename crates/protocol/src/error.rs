@@ -71,12 +71,18 @@ codes! {
     ValueTooLarge = "value_too_large", 413, false, "The value is too large";
     /// The key or the request target is too long.
     TooLong = "too_long", 414, false, "The key or the URL is too long";
+    /// The key is longer than a limit of its prefix allows.
+    KeyTooLong = "key_too_long", 414, false, "The key is longer than its prefix allows";
+    /// A limit of the prefix names other content types.
+    ContentTypeRefused = "content_type_refused", 415, false, "The content type is not allowed here";
     /// No byte of the value is in the range.
     RangeNotSatisfiable = "range_not_satisfiable", 416, false, "The range lies outside the value";
     /// An Expect that is not 100-continue.
     ExpectationFailed = "expectation_failed", 417, false, "The expectation cannot be met";
     /// Another cluster's or another volume's request.
     Misdirected = "misdirected", 421, false, "The request belongs to another server";
+    /// A limit of the prefix asks for other content.
+    ContentInvalid = "content_invalid", 422, false, "The value's content is not as it must be here";
     /// A bound on requests is reached.
     TooManyRequests = "too_many_requests", 429, true, "Too many requests at once";
     /// The head is too large.
@@ -101,6 +107,8 @@ codes! {
     OutcomeUnknown = "outcome_unknown", 504, true, "The outcome is not known yet";
     /// No space on disk.
     NoSpace = "no_space", 507, true, "There is no space left";
+    /// The keys or bytes that a prefix may have are used up; something must be deleted, or the quota raised.
+    QuotaExceeded = "quota_exceeded", 507, false, "The quota is used up";
 }
 
 impl fmt::Display for ErrorCode {

@@ -4,6 +4,7 @@
 //! The wire is described in `docs/protocol.md`.
 
 pub mod chain;
+pub mod content;
 pub mod error;
 pub mod hash;
 pub mod id;
@@ -20,6 +21,7 @@ pub mod token;
 pub mod tree;
 pub mod ttl;
 
+pub use content::ContentRule;
 pub use error::{ErrorCode, Problem};
 pub use hash::ContentHash;
 pub use id::{ClusterId, VersionId, VolumeId};

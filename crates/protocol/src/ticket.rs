@@ -3,6 +3,7 @@
 //! As bytes: format (1 B), postcard body, BLAKE3 keyed hash of all before (32 B); as text, base64url
 //! without padding. The layout is in `docs/protocol.md`.
 
+use crate::content::ContentRule;
 use crate::hash::ContentHash;
 use crate::id::{ClusterId, VersionId, VolumeId};
 use crate::key::Key;
@@ -15,7 +16,7 @@ use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-const FORMAT: u8 = 1;
+const FORMAT: u8 = 2;
 const MAC_BYTES: usize = 32;
 
 /// What a ticket permits.
@@ -92,6 +93,8 @@ pub struct Ticket {
     pub max_bytes: u64,
     /// Content type to store.
     pub content_type: Option<String>,
+    /// What its content must be; checked by the first volume, before the value counts as durable.
+    pub content: Option<ContentRule>,
     /// When the value expires.
     pub expires: Option<UnixMillis>,
     /// The preconditions.
@@ -186,6 +189,7 @@ mod tests {
             volumes: vec![TicketVolume { id: VolumeId::random(), address: "localhost:3001".into() }],
             max_bytes: 5,
             content_type: Some("text/plain".into()),
+            content: Some(ContentRule::JsonObject),
             expires: None,
             condition: Condition::default(),
             start_by: UnixMillis(100),

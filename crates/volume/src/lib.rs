@@ -19,6 +19,7 @@ mod chain;
 mod checked;
 mod clock;
 mod commit;
+mod content;
 mod delete;
 mod disk;
 mod fetch;

@@ -34,6 +34,8 @@ pub(crate) struct Node {
     pub checked: CheckedValues,
     /// Memory for bytes of values on their way from disk to clients, in KiB.
     pub read_memory: Arc<Semaphore>,
+    /// Memory for values whose content is checked, in KiB.
+    pub content_memory: Arc<Semaphore>,
     /// Places for copies from other volumes.
     pub fetches: Semaphore,
     /// Held for writing while a fetch looks at what is here, and for reading from when a removal was checked until it is done.
@@ -76,6 +78,7 @@ impl Node {
             uploads: (0..MAX_REPLICAS).map(|_| Arc::new(Semaphore::new(config.max_uploads))).collect(),
             checked: CheckedValues::default(),
             read_memory: Arc::new(Semaphore::new(config.read_memory_kib())),
+            content_memory: crate::content::memory(),
             scrub: Scrub::open(&config.dir, store.volume()),
             store: Arc::new(store),
             config,

@@ -1,5 +1,6 @@
 //! A value on its way to disk here, and to the next volume of its chain at the same time.
 
+use crate::content::ContentCheck;
 use crate::node::Node;
 use crate::store::{NewValue, Staged, StoreError};
 use bytes::Bytes;
@@ -120,6 +121,7 @@ pub(crate) struct Upload {
     local: LocalCopy,
     next: Option<ChainSender>,
     len: u64,
+    content: Option<ContentCheck>,
 }
 
 impl Upload {
@@ -130,6 +132,7 @@ impl Upload {
         if len.is_some_and(|n| n > ticket.max_bytes) {
             return Err(here(too_large(ticket)));
         }
+        let content = ContentCheck::begin(node, ticket, leg).await.map_err(here)?;
         let local = LocalCopy::begin(node, new_value(ticket, leg)).await.map_err(here)?;
         let next = match ticket.volumes.get(at + 1) {
             None => None,
@@ -143,7 +146,7 @@ impl Upload {
                 Some(sender)
             }
         };
-        Ok(Self { node: node.clone(), ticket: ticket.clone(), local, next, len: 0 })
+        Ok(Self { node: node.clone(), ticket: ticket.clone(), local, next, len: 0, content })
     }
 
     /// Takes bytes of the value; waits while the disk or the next volume is slower than the sender.
@@ -151,6 +154,9 @@ impl Upload {
         self.len += bytes.len() as u64;
         if self.len > self.ticket.max_bytes {
             return Err(too_large(&self.ticket));
+        }
+        if let Some(content) = &mut self.content {
+            content.take(&bytes);
         }
         let next = self.next.as_mut();
         let forward = async {
@@ -170,7 +176,8 @@ impl Upload {
 
     /// Makes all copies from here on durable, and compares them.
     pub async fn finish(self) -> Result<Durable, Problem> {
-        let Self { node, ticket, local, mut next, len } = self;
+        let Self { node, ticket, local, mut next, len, content } = self;
+        content.map_or(Ok(()), ContentCheck::finish)?;
         let others = async {
             match &mut next {
                 None => Ok(None),

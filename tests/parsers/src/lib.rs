@@ -15,6 +15,7 @@ mod export;
 mod footer;
 mod input;
 mod key;
+mod limits;
 mod lines;
 mod list;
 mod message;
@@ -43,7 +44,7 @@ macro_rules! targets {
     };
 }
 
-targets!(catalog chain conditions digest export footer key lines list message query range record ticket url);
+targets!(catalog chain conditions digest export footer key limits lines list message query range record ticket url);
 
 /// The target of this name.
 pub fn target(name: &str) -> Target {

@@ -1,7 +1,7 @@
 //! What seeds are made of. Nothing of it is random: seeds are the same whenever they are made.
 
 use kvdb_protocol::ticket::{Tags, TicketVolume};
-use kvdb_protocol::{ClusterId, Condition, ContentHash, Key, Ticket, TicketOp, UnixMillis, VersionId, VolumeId};
+use kvdb_protocol::{ClusterId, Condition, ContentHash, ContentRule, Key, Ticket, TicketOp, UnixMillis, VersionId, VolumeId};
 
 pub(crate) const CLUSTER: ClusterId = ClusterId::from_bytes([0x11; 16]);
 pub(crate) const VOLUME: VolumeId = VolumeId::from_bytes([0x22; 16]);
@@ -30,6 +30,7 @@ pub(crate) fn tickets() -> Vec<Ticket> {
         volumes: vec![TicketVolume { id: VOLUME, address: "localhost:3001".into() }],
         max_bytes: 5 << 30,
         content_type: None,
+        content: None,
         expires: None,
         condition: Condition::default(),
         start_by: NOW,
@@ -43,6 +44,7 @@ pub(crate) fn tickets() -> Vec<Ticket> {
         op: TicketOp::Replace,
         volumes: vec![plain.volumes[0].clone(), two],
         content_type: Some("text/plain".into()),
+        content: Some(ContentRule::JsonObject),
         expires: Some(NOW),
         condition: Condition { if_match: Some(Tags::Of(vec![hash()])), if_none_match: Some(Tags::Any) },
         ..plain.clone()

@@ -27,6 +27,7 @@ pub async fn run(args: Up) -> anyhow::Result<()> {
     let master_listener = listeners.next().context("no port for the master")?;
     let mut master = kvdb_master::Config::new((1..=VOLUMES).map(|i| format!("localhost:{}", args.port + i)).collect(), dir.join("master"));
     master.replicas = Some(args.replicas);
+    master.limits_file = args.limits;
 
     // Volumes stop before the master: what they have taken in must still be committed.
     let (stop_volumes, stop_master) = (stop.child_token(), CancellationToken::new());

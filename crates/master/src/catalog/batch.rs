@@ -112,7 +112,10 @@ pub(super) fn apply(view: &mut View<'_>, now: &Now, batch: &CommitBatch) -> Resu
     let has_puts = batch.members.iter().any(|m| matches!(m, Member::Put(_)));
     now.require(if has_puts { now.room.for_put } else { now.room.for_delete })?;
     let before = view.clone();
-    let answer = match change(view, now, batch) {
+    view.draft.judged_at_the_end = true;
+    let answer = change(view, now, batch).and_then(|answer| within_quotas(view, &before, batch, answer));
+    view.draft.judged_at_the_end = false;
+    let answer = match answer {
         Ok(BatchAnswer::Committed(changed)) => remember(view, now, batch, changed),
         other => other,
     };
@@ -130,6 +133,15 @@ pub(super) fn apply(view: &mut View<'_>, now: &Now, batch: &CommitBatch) -> Resu
         *view = before;
     }
     answer
+}
+
+/// Quotas are those of the whole: what it deletes makes room for what it puts, in any order.
+fn within_quotas(view: &View<'_>, before: &View<'_>, batch: &CommitBatch, answer: BatchAnswer) -> Result<BatchAnswer, CatalogError> {
+    let stored = batch.members.iter().filter(|m| matches!(m, Member::Put(_))).map(Member::key);
+    match answer {
+        BatchAnswer::Committed(_) => Ok(view.draft.refusal_since(&before.draft, stored)?.map_or(answer, BatchAnswer::Refused)),
+        other => Ok(other),
+    }
 }
 
 /// Changes one key after the other, to the end even if one is refused, so that all that are can be named. The caller takes it

@@ -113,6 +113,7 @@ impl Committer {
             while !self.waiting.is_empty() {
                 self.batch(closes.is_some());
             }
+            self.core.quotas.step(self.core.engine.as_ref());
             self.mark(closes.is_some());
             if let Some(reply) = closes {
                 let _caller_gone = reply.send(if self.core.is_stopped() { Err(CatalogError::Stopped) } else { Ok(()) });
@@ -143,6 +144,7 @@ impl Committer {
             tokio::select! {
                 n = self.ops.recv_many(&mut ops, MAX_BATCH_OPS) => n > 0,
                 () = self.core.clock.low(), if !stopped => true,
+                () = self.core.quotas.work() => true,
                 () = tokio::time::sleep(TICK) => true,
             }
         });
@@ -155,7 +157,7 @@ impl Committer {
         if core.is_stopped() {
             return self.waiting.drain(..).for_each(|op| op.fail(&|| CatalogError::Stopped));
         }
-        let mut view = View::new(core.engine.as_ref(), self.state);
+        let mut view = View::new(core.engine.as_ref(), self.state, core.quotas.draft());
         let mut answers = Vec::new();
         let (expiry, _under_way) = core.deciding.begin(|| core.clock.expiry_now());
         let now = Now { time: core.clock.now(), expiry, floor: core.floor, room: room(core.engine.as_ref()) };
@@ -212,8 +214,9 @@ impl Committer {
         Ok(())
     }
 
-    fn write(&mut self, view: View<'_>) -> Result<(), Failure> {
+    fn write(&mut self, mut view: View<'_>) -> Result<(), Failure> {
         let core = Arc::clone(&self.core);
+        let draft = std::mem::take(&mut view.draft);
         let (batch, before, state, reclaim_change) = view.finish().map_err(|e| self.stop(&e.to_string(), Failure::Unchanged))?;
         if batch.is_empty() {
             return Ok(());
@@ -226,6 +229,7 @@ impl Committer {
                 core.in_flight.durable();
                 self.state = state;
                 core.count(state, &reclaim_change);
+                core.quotas.commit(&draft);
                 drop(gate);
                 Ok(())
             }

@@ -6,6 +6,7 @@ use super::error::CatalogError;
 use super::expiry::Deciding;
 use super::inflight::{InFlight, Seen};
 use super::keyspace;
+use super::quota::Quotas;
 use super::record::{ReclaimEntry, Record, State, VolumeEntry, decode};
 use super::snapshot::Snapshot;
 use kvdb_protocol::message::ReclaimItem;
@@ -31,6 +32,7 @@ pub(super) struct Core {
     pub(super) floor: u64,
     pub(super) deciding: Deciding,
     pub(super) snapshot: Snapshot,
+    pub(super) quotas: Quotas,
     numbers: Mutex<Numbers>,
 }
 
@@ -53,6 +55,7 @@ impl Core {
             floor,
             deciding: Deciding::default(),
             snapshot: Snapshot::default(),
+            quotas: Quotas::default(),
             numbers: Mutex::new(Numbers { state, reclaim }),
         })
     }

@@ -144,6 +144,10 @@ pub(super) fn put(view: &mut View<'_>, now: &Now, p: &CommitPut) -> Result<Commi
     if !p.condition.holds(live.map(|r| r.hash)) && !lab::has(Bug::ConditionNotChecked) {
         return refuse(view, remember, ErrorCode::PreconditionFailed, PRECONDITION);
     }
+    // What has expired is still there until it is swept, and counts.
+    if let Some(problem) = view.draft.refusal(&p.key, p.len, p.content_type.as_deref(), current.as_ref().map(|r| r.len))? {
+        return refuse(view, remember, problem.code, &problem.detail);
+    }
     let record = Record {
         version: p.version,
         len: p.len,

@@ -72,6 +72,9 @@ pub enum CatalogError {
         /// Bytes left.
         free: u64,
     },
+    /// The keys of a quota are being counted: nothing was changed; it can be tried again.
+    #[error("how many keys there are {0} is being counted, for a quota; try again in a while")]
+    Counting(String),
     /// One export at a time.
     #[error("an export is running; try again when it has ended")]
     ExportRunning,
@@ -97,6 +100,7 @@ impl CatalogError {
         let code = match self {
             Self::OutcomeUnknown => ErrorCode::OutcomeUnknown,
             Self::NoSpace { .. } => ErrorCode::NoSpace,
+            Self::Counting(_) => ErrorCode::Busy,
             Self::Stopped | Self::Closed | Self::ExportRunning | Self::ExportFailed(_) => ErrorCode::Unavailable,
             Self::BadRequest(_) => ErrorCode::BadRequest,
             _ => ErrorCode::Internal,

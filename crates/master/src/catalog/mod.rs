@@ -23,6 +23,7 @@ pub mod memory_engine;
 #[doc(hidden)]
 pub mod outside;
 mod placing;
+mod quota;
 mod record;
 mod resolve;
 pub mod sled_engine;
@@ -40,6 +41,7 @@ pub use expiry::Swept;
 pub use import::{ImportError, Imported};
 pub use list::{ListEntry, ListPage, ListQuery};
 pub use placing::{Duty, Placed, SetReplicas};
+pub use quota::{Ledger, Usage};
 pub use record::Record;
 pub use resolve::Doubt;
 pub use snapshot::Export;

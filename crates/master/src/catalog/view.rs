@@ -5,6 +5,7 @@ use super::engine::{Batch, Engine};
 use super::error::CatalogError;
 use super::inflight::Before;
 use super::keyspace;
+use super::quota::Draft;
 use super::record::{Decision, ReclaimEntry, Record, State, decode, encode};
 use kvdb_protocol::{Key, UnixMillis, VersionId, VolumeId};
 use std::collections::{BTreeMap, HashMap};
@@ -37,11 +38,12 @@ pub(super) struct View<'a> {
     pub(super) state: State,
     /// Change in the number of reclaim entries, by volume.
     pub(super) reclaim_change: BTreeMap<VolumeId, i64>,
+    pub(super) draft: Draft,
 }
 
 impl<'a> View<'a> {
-    pub(super) fn new(engine: &'a dyn Engine, state: State) -> Self {
-        Self { engine, writes: HashMap::new(), bytes: 0, state_before: state, state, reclaim_change: BTreeMap::new() }
+    pub(super) fn new(engine: &'a dyn Engine, state: State, draft: Draft) -> Self {
+        Self { engine, writes: HashMap::new(), bytes: 0, state_before: state, state, reclaim_change: BTreeMap::new(), draft }
     }
 
     pub(super) fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, CatalogError> {
@@ -85,6 +87,7 @@ impl<'a> View<'a> {
             expires(before).into_iter().for_each(|at| self.delete(keyspace::expiry(at, key)));
             expires(after).into_iter().for_each(|at| self.put(keyspace::expiry(at, key), Vec::new()));
         }
+        self.draft.note(key, before.map(|r| r.len), after.map(|r| r.len));
         let size = |r: Option<&Record>| r.map_or((0, 0), |r| (1, r.len));
         let ((gone, gone_bytes), (come, come_bytes)) = (size(before), size(after));
         self.state.keys = (self.state.keys + come).saturating_sub(gone);

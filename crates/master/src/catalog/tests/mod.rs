@@ -6,6 +6,7 @@ mod expiry;
 mod listing;
 mod model;
 mod placing;
+mod quota;
 mod rebuilt;
 mod semantics;
 mod snapshot;
