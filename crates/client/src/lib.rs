@@ -19,6 +19,7 @@
 
 mod batch;
 mod client;
+mod delete_all;
 mod error;
 mod file;
 mod get;
@@ -37,6 +38,7 @@ mod values;
 
 pub use batch::{Applied, BatchOperation, Change};
 pub use client::{Builder, Client, DeleteOutcome};
+pub use delete_all::{DeletedPage, Which};
 pub use error::Error;
 pub use get::Reader;
 pub use info::Info;

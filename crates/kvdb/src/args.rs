@@ -154,8 +154,17 @@ pub struct Get {
 #[derive(ClapArgs)]
 pub struct Rm {
     /// The keys
-    #[arg(required = true, value_parser = KeyParser)]
+    #[arg(required_unless_present_any = ["prefix", "all"], value_parser = KeyParser)]
     pub keys: Vec<Key>,
+    /// All keys that begin with this; interrupted, the same command goes on
+    #[arg(long, value_name = "PREFIX", conflicts_with_all = ["keys", "all"])]
+    pub prefix: Option<OsString>,
+    /// All keys of the cluster
+    #[arg(long, conflicts_with = "keys")]
+    pub all: bool,
+    /// Do not ask whether --prefix or --all is meant
+    #[arg(long, short)]
+    pub yes: bool,
 }
 
 #[derive(ClapArgs)]

@@ -1,6 +1,6 @@
 //! A progress bar on standard error, only on a terminal.
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{HumanBytes, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use kvdb_client::Progress;
 use std::future::Future;
 use std::io::IsTerminal;
@@ -8,7 +8,43 @@ use std::time::Duration;
 
 const REFRESH: Duration = Duration::from_millis(100);
 const KNOWN: &str = "{msg} {bar:30} {bytes}/{total_bytes} {binary_bytes_per_sec} {eta}";
+const KEYS: &str = "{prefix} {spinner} {human_pos} keys, {msg}, {per_sec}";
 const UNKNOWN: &str = "{msg} {spinner} {bytes} {binary_bytes_per_sec}";
+
+/// A count of keys and bytes, on a terminal only; it vanishes when dropped.
+pub struct Keys(Option<ProgressBar>);
+
+/// Begins to count, at 0.
+pub fn keys(quiet: bool, name: &'static str) -> Keys {
+    let bar = is_shown(quiet).then(|| {
+        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
+        if let Ok(style) = ProgressStyle::with_template(KEYS) {
+            bar.set_style(style);
+        }
+        bar.set_prefix(name);
+        bar.enable_steady_tick(REFRESH);
+        bar
+    });
+    Keys(bar)
+}
+
+impl Keys {
+    /// Shows how far it is.
+    pub fn show(&self, keys: u64, bytes: u64) {
+        if let Some(bar) = &self.0 {
+            bar.set_position(keys);
+            bar.set_message(HumanBytes(bytes).to_string());
+        }
+    }
+}
+
+impl Drop for Keys {
+    fn drop(&mut self) {
+        if let Some(bar) = &self.0 {
+            bar.finish_and_clear();
+        }
+    }
+}
 
 /// Whether a bar is shown: somebody sees it, and wants to.
 pub fn is_shown(quiet: bool) -> bool {

@@ -21,6 +21,7 @@ pub mod preconditions;
 
 mod batch;
 mod batch_copies;
+mod delete_all;
 mod expire;
 mod members;
 mod node;

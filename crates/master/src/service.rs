@@ -1,7 +1,7 @@
 //! What the master answers to which request.
 
 use crate::node::Node;
-use crate::{batch, export, list, locate, orders, outcome, peer_calls, read, several, status, write};
+use crate::{batch, delete_all, export, list, locate, orders, outcome, peer_calls, read, several, status, write};
 use http::{HeaderValue, Method, header};
 use kvdb_protocol::message::path;
 use kvdb_protocol::operator;
@@ -35,6 +35,9 @@ impl kvdb_server::serve::Service for MasterService {
         }
         if method == Method::POST && path == "/" && query.has("batch") {
             return Box::pin(batch::post(&self.node, request, &cx)).await;
+        }
+        if method == Method::POST && query.has("delete-all") {
+            return Box::pin(delete_all::post(&self.node, path, &query)).await;
         }
         if path == "/"
             && let Some(answer) = Box::pin(several::of_several(&self.node, &method, request.headers(), &query)).await

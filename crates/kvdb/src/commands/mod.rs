@@ -24,6 +24,10 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     match args.command {
         // Signals stop it gracefully, within it.
         Command::Up(up) => up::run(up).await,
+        Command::Rm(rm) => {
+            rm::confirm(&rm)?;
+            client_command(&args.common, Command::Rm(rm)).await
+        }
         command => client_command(&args.common, command).await,
     }
 }

@@ -1,5 +1,9 @@
 //! `kvdb rm`.
 
+mod all;
+
+pub use all::confirm;
+
 use crate::args::{Common, Rm};
 use crate::exit::{self, Told};
 use crate::output;
@@ -8,6 +12,9 @@ use serde_json::json;
 /// Deletes all keys that it can; the exit code is that of the first failure.
 pub async fn run(common: &Common, args: Rm) -> anyhow::Result<()> {
     let client = common.client()?;
+    if let Some(which) = all::which(&args) {
+        return all::run(common, &client, &which).await;
+    }
     let mut first_failure = None;
     for key in &args.keys {
         match client.delete(key).await {

@@ -6,6 +6,7 @@
 use super::batch::{self, BatchAnswer, CommitBatch};
 use super::core::Core;
 use super::decide::{self, CommitDelete, CommitPut, Now, Room};
+use super::delete_all::{self, DeleteAll, DeletedPage};
 use super::directory::Marker;
 use super::engine::{ApplyError, Batch, Engine, EngineError};
 use super::error::CatalogError;
@@ -54,6 +55,8 @@ pub(super) enum Op {
     Delete(CommitDelete, Reply<CommitAnswer>),
     /// Several keys together.
     Batch(Box<CommitBatch>, Reply<BatchAnswer>),
+    /// A page of the keys of a prefix.
+    DeleteAll(DeleteAll, Reply<DeletedPage>),
     Resolve(Doubt, Reply<Option<CommitAnswer>>),
     Settle(VolumeId, Vec<SettleItem>, Reply<Vec<Outcome>>),
     SweepExpired(Reply<Swept>),
@@ -74,6 +77,7 @@ pub(super) enum Op {
 enum Answer {
     Commit(Reply<CommitAnswer>, CommitAnswer),
     Batch(Reply<BatchAnswer>, BatchAnswer),
+    DeletedPage(Reply<DeletedPage>, DeletedPage),
     Resolved(Reply<Option<CommitAnswer>>, Option<CommitAnswer>),
     Settle(Reply<Vec<Outcome>>, Vec<Outcome>),
     Swept(Reply<Swept>, Swept),
@@ -165,7 +169,7 @@ impl Committer {
             && let Some(op) = self.waiting.pop_front()
         {
             // One that changes many keys has a batch of the committer to itself, so that the two bounds do not add up.
-            let large = matches!(&op, Op::Batch(..));
+            let large = matches!(&op, Op::Batch(..) | Op::DeleteAll(..));
             if large && view.bytes() > 0 {
                 self.waiting.push_front(op);
                 break;
@@ -301,6 +305,7 @@ fn decide_one(view: &mut View<'_>, engine: &dyn Engine, now: &Now, op: Op) -> Op
         Op::Put(put, reply) => ready(decide::put(view, now, &put), reply, Answer::Commit),
         Op::Delete(delete, reply) => ready(decide::delete(view, now, &delete), reply, Answer::Commit),
         Op::Batch(several, reply) => ready(batch::apply(view, now, &several), reply, Answer::Batch),
+        Op::DeleteAll(what, reply) => ready(delete_all::remove(view, engine, now, &what), reply, Answer::DeletedPage),
         Op::Resolve(doubt, reply) => ready(resolve::resolve(view, now, &doubt), reply, Answer::Resolved),
         Op::Settle(volume, items, reply) => {
             ready(items.iter().map(|item| decide::settle(view, now, volume, item)).collect(), reply, Answer::Settle)
@@ -360,6 +365,7 @@ impl Op {
         let _gone = match self {
             Self::Put(_, r) | Self::Delete(_, r) => r.send(Err(error())).is_err(),
             Self::Batch(_, r) => r.send(Err(error())).is_err(),
+            Self::DeleteAll(_, r) => r.send(Err(error())).is_err(),
             Self::Resolve(_, r) => r.send(Err(error())).is_err(),
             Self::Settle(_, _, r) => r.send(Err(error())).is_err(),
             Self::SweepExpired(r) => r.send(Err(error())).is_err(),
@@ -379,6 +385,7 @@ impl Answer {
         let _gone = match self {
             Self::Commit(r, a) => r.send(Ok(a)).is_err(),
             Self::Batch(r, a) => r.send(Ok(a)).is_err(),
+            Self::DeletedPage(r, a) => r.send(Ok(a)).is_err(),
             Self::Resolved(r, a) => r.send(Ok(a)).is_err(),
             Self::Settle(r, a) => r.send(Ok(a)).is_err(),
             Self::Swept(r, a) => r.send(Ok(a)).is_err(),
@@ -393,6 +400,7 @@ impl Answer {
         let _gone = match self {
             Self::Commit(r, _) => r.send(Err(error)).is_err(),
             Self::Batch(r, _) => r.send(Err(error)).is_err(),
+            Self::DeletedPage(r, _) => r.send(Err(error)).is_err(),
             Self::Resolved(r, _) => r.send(Err(error)).is_err(),
             Self::Settle(r, _) => r.send(Err(error)).is_err(),
             Self::Swept(r, _) => r.send(Err(error)).is_err(),
