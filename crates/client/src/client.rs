@@ -5,6 +5,7 @@ use crate::info::Info;
 use crate::retry::Retry;
 use crate::transport::{self, Transport};
 use crate::url;
+use kvdb_protocol::message::Resolved;
 use kvdb_protocol::{Key, VersionId};
 use reqwest::header::{HeaderMap, HeaderValue};
 use reqwest::{Method, Response};
@@ -137,17 +138,29 @@ impl Client {
         Info::of_whole(&response)
     }
 
-    /// Deletes a key. A delete whose answer was lost is sent again.
+    /// Deletes a key. Where an answer was lost, the master is asked what became of the delete; if it cannot tell, it is sent again.
     pub async fn delete(&self, key: &Key) -> Result<DeleteOutcome, Error> {
         let (mut retry, mut doubt) = (self.retry(), false);
         loop {
-            let failed = match self.once(Method::DELETE, key).await {
+            let mut ticket = None;
+            let mut failed = match self.delete_once(key, &mut ticket).await {
                 Ok(response) => return Ok(DeleteOutcome { removed: transport::version(&response) }),
-                Err(Error::NotFound(_)) if doubt => return Ok(DeleteOutcome { removed: None }),
                 Err(e) => e,
             };
-            doubt |= failed.leaves_doubt() || matches!(failed, Error::Interrupted { .. });
-            if failed.leaves_doubt() {
+            let mut lost = failed.leaves_doubt() || matches!(failed, Error::Interrupted { .. });
+            if let Some(ticket) = ticket.filter(|_| lost) {
+                match self.outcome_of(&ticket).await {
+                    Some(Resolved::Committed { version, .. }) => return Ok(DeleteOutcome { removed: Some(version) }),
+                    // It was not done, and never will be.
+                    Some(Resolved::Refused { problem }) => (failed, lost) = (transport::named(Some(key), problem, None), false),
+                    None => {}
+                }
+            }
+            if doubt && matches!(failed, Error::NotFound(_)) {
+                return Ok(DeleteOutcome { removed: None });
+            }
+            doubt |= lost;
+            if lost && failed.leaves_doubt() {
                 // It settles by itself, and asking again can do no harm: a delete twice is a delete.
                 let reason = failed.to_string();
                 let busy = Error::Interrupted { url: url::origin(&self.transport.base), reason: reason.clone() };

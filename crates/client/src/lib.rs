@@ -26,6 +26,7 @@ mod get;
 mod info;
 mod list;
 mod locate;
+mod outcome;
 mod parts;
 mod put;
 mod retry;

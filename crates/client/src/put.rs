@@ -7,6 +7,7 @@ use crate::info::Info;
 use crate::source::{Opened, Progress, Sent, Source};
 use crate::transport::{self, ANNOUNCED_LENGTH, MAX_HOPS, redirect, too_many_hops};
 use crate::url;
+use kvdb_protocol::message::Resolved;
 use kvdb_protocol::ticket::{Condition, Tags};
 use kvdb_protocol::ttl::TTL_HEADER;
 use kvdb_protocol::{ContentHash, Key, VersionId};
@@ -57,6 +58,20 @@ struct Permit {
 struct Doubt {
     hash: ContentHash,
     version: Option<VersionId>,
+    /// What permitted it.
+    ticket: Option<String>,
+}
+
+impl Doubt {
+    fn of(permit: &Permit, hash: ContentHash) -> Self {
+        Self { hash, version: permit.version, ticket: url::ticket(&permit.volume).map(String::from) }
+    }
+}
+
+/// What the master says of a try in doubt.
+enum Resolution {
+    Stored(PutOutcome),
+    Refused(Error),
 }
 
 /// How a try failed.
@@ -77,27 +92,38 @@ impl Client {
     /// Stores a value, durably when it returns.
     ///
     /// What can pass by itself is tried again. A try that broke off before its last byte was handed to the
-    /// network stored nothing. When the answer is lost after that, the key is looked up: if it has the
+    /// network stored nothing. When the answer is lost after that, the master is asked what became of the write:
+    /// it was stored, or it never will be, and is sent again. So it takes effect once.
+    ///
+    /// Only where the master cannot be asked, or was asked too late to know, the key is looked up: if it has the
     /// version that the master had announced, the value is stored. If it does not (yet), the value is sent
     /// again; of two such tries of a create or of a conditional write at most one can win, and it is then
-    /// looked up which. Where this cannot be told, the result is [`Error::OutcomeUnknown`].
-    ///
-    /// A plain write that was sent again in this way may take effect twice, with the same bytes: if another
-    /// writer's value was committed between the two, the later one may replace it.
+    /// looked up which. Where this cannot be told, the result is [`Error::OutcomeUnknown`]. A plain write that was sent
+    /// again in this way may take effect twice, with the same bytes: if another writer's value was committed between
+    /// the two, the later one may replace it.
     pub async fn put(&self, key: &Key, source: impl Into<Source>, options: PutOptions) -> Result<PutOutcome, Error> {
         let source = Opened::new(source.into()).await?;
         let (mut retry, mut doubts) = (self.retry(), Vec::new());
         loop {
-            let error = match self.try_put(key, &source, &options).await {
+            let failed = match self.try_put(key, &source, &options).await {
                 Ok(outcome) => return Ok(outcome),
-                Err(Failed::Surely(e)) => {
+                Err(Failed::Perhaps(e, doubt)) => match self.told(key, &doubt).await? {
+                    Some(Resolution::Stored(outcome)) => return Ok(outcome),
+                    // It was not done, and never will be.
+                    Some(Resolution::Refused(refusal)) => Failed::Surely(refusal),
+                    None => Failed::Perhaps(e, doubt),
+                },
+                Err(surely) => surely,
+            };
+            let error = match failed {
+                Failed::Surely(e) => {
                     let of_the_present_value = matches!(e, Error::Exists(_) | Error::PreconditionFailed(_));
                     if !doubts.is_empty() && of_the_present_value {
                         return self.resolve_refused(key, &doubts).await;
                     }
                     e
                 }
-                Err(Failed::Perhaps(e, doubt)) => {
+                Failed::Perhaps(e, doubt) => {
                     doubts.push(doubt);
                     if let Some(outcome) = self.resolve_lost(key, &doubts, &options).await? {
                         return Ok(outcome);
@@ -177,7 +203,7 @@ impl Client {
             (Ok(response), _) => Ok((response, sent)),
             (Err(e), Some(hash)) if !matches!(e, Error::Unreachable { .. }) => {
                 tracing::debug!(%key, error = %e, "the answer to a write was lost");
-                Err(Failed::Perhaps(e, Doubt { hash, version: permit.version }))
+                Err(Failed::Perhaps(e, Doubt::of(permit, hash)))
             }
             (Err(e), _) => Err(e.into()),
         }
@@ -204,7 +230,7 @@ impl Client {
         if !response.status().is_success() {
             let error = self.transport.refusal(Some(key), response).await;
             return Err(match sent.whole() {
-                Some(hash) if error.leaves_doubt() => Failed::Perhaps(error, Doubt { hash, version: permit.version }),
+                Some(hash) if error.leaves_doubt() => Failed::Perhaps(error, Doubt::of(permit, hash)),
                 _ => Failed::Surely(error),
             });
         }
@@ -213,14 +239,31 @@ impl Client {
             return Err(transport::not_kvdb(&response, "it answered before the value's last byte".into()).into());
         };
         if actual != expected {
-            let hint = "it was damaged on its way and stored so; store it again";
-            return Err(Error::Corrupt { key: key.clone(), expected, actual, hint }.into());
+            return Err(damaged(key, expected, actual).into());
         }
         let version = transport::version(&response).or(permit.version);
         Ok(PutOutcome { created: Some(response.status() == reqwest::StatusCode::CREATED), etag: actual, version })
     }
 
-    /// After a lost answer: whether one of the tries in doubt is stored. None: not, or not yet.
+    /// After a lost answer: what the master says, if it can tell.
+    async fn told(&self, key: &Key, doubt: &Doubt) -> Result<Option<Resolution>, Error> {
+        let Some(ticket) = &doubt.ticket else { return Ok(None) };
+        let (version, created) = match self.outcome_of(ticket).await {
+            Some(Resolved::Committed { version, created }) => (version, created),
+            Some(Resolved::Refused { problem }) => return Ok(Some(Resolution::Refused(transport::named(Some(key), problem, None)))),
+            None => return Ok(None),
+        };
+        // The lost answer would have told what is stored. The value may have been replaced since; then nothing can be told.
+        if let Ok(found) = self.stat(key).await
+            && found.version == Some(version)
+            && found.etag != doubt.hash
+        {
+            return Err(damaged(key, doubt.hash, found.etag));
+        }
+        Ok(Some(Resolution::Stored(PutOutcome { created: Some(created), etag: doubt.hash, version: Some(version) })))
+    }
+
+    /// After a lost answer that the master could not tell of: whether one of the tries in doubt is stored. None: not, or not yet.
     async fn resolve_lost(&self, key: &Key, doubts: &[Doubt], options: &PutOptions) -> Result<Option<PutOutcome>, Error> {
         let plain = !options.create_only && options.condition == Condition::default();
         for look in 0..LOOKS {
@@ -250,6 +293,10 @@ impl Client {
             Err(e) => Err(unknown(key, format!("the answer was lost, and looking the key up failed: {e}"))),
         }
     }
+}
+
+fn damaged(key: &Key, expected: ContentHash, actual: ContentHash) -> Error {
+    Error::Corrupt { key: key.clone(), expected, actual, hint: "it was damaged on its way and stored so; store it again" }
 }
 
 fn unknown(key: &Key, reason: String) -> Error {

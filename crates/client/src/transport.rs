@@ -109,7 +109,7 @@ impl Transport {
     }
 }
 
-fn named(key: Option<&Key>, problem: Problem, retry_after: Option<Duration>) -> Error {
+pub(crate) fn named(key: Option<&Key>, problem: Problem, retry_after: Option<Duration>) -> Error {
     match (problem.code, key) {
         (ErrorCode::NotFound, Some(k)) => Error::NotFound(k.clone()),
         (ErrorCode::Exists, Some(k)) => Error::Exists(k.clone()),

@@ -56,7 +56,12 @@ pub fn of_location(from: &Url, location: &str) -> Result<Url, Error> {
 
 /// Whether a redirect leads to a volume that takes the body, rather than back to a master.
 pub fn carries_ticket(url: &Url) -> bool {
-    url.query().is_some_and(|q| q.split('&').any(|pair| pair.starts_with("ticket=")))
+    ticket(url).is_some()
+}
+
+/// The ticket of such a redirect.
+pub fn ticket(url: &Url) -> Option<&str> {
+    url.query()?.split('&').find_map(|pair| pair.strip_prefix("ticket="))
 }
 
 /// For people and logs: without the query, which may hold a ticket.

@@ -339,3 +339,55 @@ async fn a_write_in_doubt_whose_further_tries_fail_stays_unknown() {
     let e = master.client().put(&key("k"), b"x".to_vec(), PutOptions::default()).await.unwrap_err();
     assert!(matches!(e, Error::OutcomeUnknown { .. }) && e.is_retryable(), "{e}");
 }
+
+/// The first answer of the volume is lost; then the master says what became of the write.
+fn lost_and_told(outcome: &'static str) -> (Fake, Fake) {
+    let volume = Fake::start(|c| match c.seen.method.as_str() {
+        "HEAD" => c.answer(404, &[], b""),
+        _ => {
+            let body = c.body();
+            if c.seen.target.ends_with("t0") {
+                return;
+            }
+            c.stored(201, &body);
+        }
+    });
+    let host = volume.host.clone();
+    let master = Fake::start(move |c| match (c.seen.method.as_str(), c.seen.target.as_str()) {
+        (_, "/-/outcome") => {
+            assert_eq!(c.body(), b"t0", "it is asked with the ticket");
+            c.answer(200, &[("Content-Type", "application/json")], outcome.as_bytes());
+        }
+        ("HEAD", _) => c.redirect(302, &format!("http://{host}/k")),
+        _ => c.redirect(307, &format!("http://{host}/k?ticket=t{}", c.nth)),
+    });
+    (master, volume)
+}
+
+fn uploads(volume: &Fake) -> usize {
+    volume.log().iter().filter(|s| s.method != "HEAD").count()
+}
+
+#[tokio::test]
+async fn what_the_master_says_of_a_lost_answer_is_believed() {
+    let (master, volume) = lost_and_told(r#"{"outcome":"committed","version":"00000000-0007-7000-8000-000000000000","created":true}"#);
+    let outcome = master.client().put(&key("k"), b"x".to_vec(), PutOptions::default()).await.unwrap();
+    assert_eq!((outcome.created, outcome.etag, uploads(&volume)), (Some(true), ContentHash::of(b"x"), 1));
+    assert_eq!(outcome.version.unwrap().to_string(), "00000000-0007-7000-8000-000000000000");
+}
+
+#[tokio::test]
+async fn a_write_that_the_master_says_was_refused_is_sent_again_or_ends_with_its_reason() {
+    let refused = |code: ErrorCode| {
+        let problem = serde_json::to_string(&kvdb_client::Problem::new(code, "told so")).unwrap();
+        &*format!(r#"{{"outcome":"refused","problem":{problem}}}"#).leak()
+    };
+    let (master, volume) = lost_and_told(refused(ErrorCode::Conflict));
+    let outcome = master.client().put(&key("k"), b"x".to_vec(), PutOptions::default()).await.unwrap();
+    assert_eq!((outcome.created, uploads(&volume)), (Some(true), 2));
+    let (master, volume) = lost_and_told(refused(ErrorCode::Exists));
+    let options = PutOptions { create_only: true, ..PutOptions::default() };
+    let e = master.client().put(&key("k"), b"x".to_vec(), options).await.unwrap_err();
+    assert!(matches!(e, Error::Exists(_)), "{e}");
+    assert_eq!(uploads(&volume), 1, "the answer is known: nothing is in doubt");
+}
