@@ -202,6 +202,12 @@ impl Cluster {
         self.volumes[i].start();
     }
 
+    /// Adds arguments of the master, for its next start.
+    pub fn add_master_args(&mut self, args: &[&str]) {
+        self.master_args.extend(args.iter().map(ToString::to_string));
+        self.list_volumes();
+    }
+
     /// Puts the volumes' present addresses on the master's list, for its next start.
     pub fn list_volumes(&mut self) {
         self.list_addresses(&self.volumes.iter().map(Server::address).collect::<Vec<_>>());

@@ -8,6 +8,7 @@
 //! | [`request`] | requests and answers, with and without following redirects |
 //! | [`connection`] | HTTP/1.1 on a socket, byte for byte |
 //! | [`linear`] | histories of keys, and whether they are linearizable |
+//! | [`outside`] | curl and Python's requests |
 //! | [`proxy`] | a TCP proxy that cuts, delays, stalls and flips |
 //! | [`settled`] | when the volumes hold exactly what the catalog says |
 //! | [`values`] | values of any size, and digests of them |
@@ -18,6 +19,7 @@
 pub mod cluster;
 pub mod connection;
 pub mod linear;
+pub mod outside;
 pub mod power;
 pub mod process;
 pub mod proxy;

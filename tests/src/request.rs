@@ -135,6 +135,13 @@ impl Request {
         self.try_send(address).unwrap_or_else(|e| panic!("{} {} at {address}: {e}", self.method, self.target))
     }
 
+    /// Sends it to `address` in the name of another host.
+    #[track_caller]
+    pub fn send_as(&self, address: &str, host: &str) -> Answer {
+        let sent = Connection::try_open(address).and_then(|mut connection| self.send_on(&mut connection, host));
+        sent.unwrap_or_else(|e| panic!("{} {} at {address}: {e}", self.method, self.target))
+    }
+
     /// Sends it and follows redirects as `curl -L` does: 307 keeps method and body, 302 and 303 make a GET.
     pub fn try_follow(&self, address: &str) -> io::Result<Answer> {
         let (mut request, mut address) = (self.clone(), address.to_string());

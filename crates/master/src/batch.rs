@@ -14,7 +14,7 @@ use http::{HeaderMap, StatusCode};
 use kvdb_protocol::{Condition, ContentHash, ErrorCode, Key, Problem, UnixMillis, VersionId};
 use kvdb_server::RequestContext;
 use kvdb_server::body::{self, Response};
-use kvdb_server::guard::{Request, read_all};
+use kvdb_server::guard::{GuardedBody, Request, read_all};
 use serde::Serialize;
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -49,7 +49,7 @@ impl Batches {
     }
 
     /// Accounts for a document of this length and the values that come of it.
-    async fn room(&self, bytes: u64) -> Result<OwnedSemaphorePermit, Problem> {
+    pub(crate) async fn room(&self, bytes: u64) -> Result<OwnedSemaphorePermit, Problem> {
         let busy = || Problem::new(ErrorCode::Busy, "other batches use all memory for batches; try again, or send smaller ones");
         let units = u32::try_from(2 * bytes / UNIT + 1).map_err(|_| busy())?;
         match tokio::time::timeout(MEMORY_WAIT, self.memory.clone().acquire_many_owned(units)).await {
@@ -117,6 +117,16 @@ struct Answer {
 pub(crate) async fn post(node: &Arc<Node>, request: Request, cx: &RequestContext) -> Result<Response, Problem> {
     let (head, mut body) = request.into_parts();
     let name = name_of(&head.headers)?;
+    let (document, memory) = receive(node, &mut body).await?;
+    let operations = batch_request::parse(&document, node.catalog.expiry_now())?;
+    let id = name.map(|name| BatchId { name, digest: ContentHash::of(&document) });
+    drop(document);
+    let results = run(node, operations, id, memory, cx).await?;
+    Ok(body::json(StatusCode::OK, &Answer { results }))
+}
+
+/// Reads a document that a batch comes of, in memory that is accounted for.
+pub(crate) async fn receive(node: &Node, body: &mut GuardedBody) -> Result<(Bytes, OwnedSemaphorePermit), Problem> {
     let limit = document_limit(node.config.max_batch_bytes);
     let length = body
         .remaining()
@@ -126,20 +136,25 @@ pub(crate) async fn post(node: &Arc<Node>, request: Request, cx: &RequestContext
     }
     write::takes_writes(node)?;
     let memory = node.batches.room(length).await?;
-    let document = read_all(&mut body, usize::try_from(limit).unwrap_or(usize::MAX)).await?;
-    let operations = batch_request::parse(&document, node.catalog.expiry_now())?;
-    let id = name.map(|name| BatchId { name, digest: ContentHash::of(&document) });
-    drop(document);
+    Ok((read_all(body, usize::try_from(limit).unwrap_or(usize::MAX)).await?, memory))
+}
+
+/// Does a batch in a task of its own, which runs to its end whether or not the client waits for it.
+pub(crate) async fn run(
+    node: &Arc<Node>,
+    operations: Vec<Operation>,
+    id: Option<BatchId>,
+    memory: OwnedSemaphorePermit,
+    cx: &RequestContext,
+) -> Result<Vec<Applied>, Problem> {
     let (node, request_id) = (node.clone(), cx.request_id.to_string());
-    // It runs to its end whether or not the client waits for it.
     let task = tokio::spawn(async move {
         let _memory = memory;
         apply(&node, operations, id, &request_id).await
     });
-    let results = task.await.map_err(|e| {
+    task.await.map_err(|e| {
         Problem::new(ErrorCode::OutcomeUnknown, format!("the batch's task failed: {e}; look at its keys, or repeat its Idempotency-Key"))
-    })??;
-    Ok(body::json(StatusCode::OK, &Answer { results }))
+    })?
 }
 
 fn name_of(headers: &HeaderMap) -> Result<Option<[u8; 16]>, Problem> {
@@ -159,13 +174,8 @@ fn halves(hash: [u8; 32]) -> [[u8; 16]; 2] {
 }
 
 /// Does all of `operations` or none, durably; what became of each, in their order. With an id, what was done within the last 300 s
-/// is not done again. To be run in a task of its own: dropped half-way, it leaves copies that the volumes drop later.
-pub(crate) async fn apply(
-    node: &Arc<Node>,
-    operations: Vec<Operation>,
-    id: Option<BatchId>,
-    request_id: &str,
-) -> Result<Vec<Applied>, Problem> {
+/// is not done again. Dropped half-way, it leaves copies that the volumes drop later.
+async fn apply(node: &Arc<Node>, operations: Vec<Operation>, id: Option<BatchId>, request_id: &str) -> Result<Vec<Applied>, Problem> {
     check(node, &operations)?;
     if id.is_none() {
         check_early(node, &operations).await?;

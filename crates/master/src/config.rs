@@ -1,5 +1,6 @@
 //! What a master is told at its start.
 
+use crate::front::FrontArgs;
 use crate::limits::Limits;
 use clap::Parser;
 use kvdb_protocol::ClusterSecret;
@@ -50,6 +51,9 @@ pub struct Args {
     /// What all servers take.
     #[command(flatten)]
     pub server: ServerArgs,
+    /// Where other stores' clients are served.
+    #[command(flatten)]
+    pub fronts: FrontArgs,
     /// Replicas of a value [default: 2, or 1 with a single volume].
     #[arg(long, env = "KVDB_REPLICAS")]
     pub replicas: Option<usize>,
@@ -145,6 +149,8 @@ pub struct Config {
     pub rebalance_percent: u8,
     /// How the server treats its connections.
     pub serve: ServeOptions,
+    /// Where other stores' clients are served.
+    pub fronts: FrontArgs,
 }
 
 impl Config {
@@ -169,6 +175,7 @@ impl Config {
             repair_bytes_per_second: DEFAULT_REPAIR_MIB << 20,
             rebalance_percent: DEFAULT_REBALANCE_PERCENT,
             serve: serve_options(Default::default()),
+            fronts: FrontArgs::default(),
         }
     }
 
@@ -177,6 +184,7 @@ impl Config {
         let mut config = Self::new(args.volumes.clone(), args.db.clone());
         config.secret = args.server.secret()?;
         config.serve = serve_options(args.server.serve_options("master"));
+        config.fronts = args.fronts.clone();
         config.replicas = args.replicas;
         config.public_url = args.public_url.clone();
         config.address = args.address.clone();

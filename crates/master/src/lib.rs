@@ -10,6 +10,8 @@ pub mod placement;
 pub mod rebuild;
 pub mod tokens;
 
+pub mod front;
+
 // Parsers of outside bytes, for the fuzzers.
 #[doc(hidden)]
 pub mod batch_request;
@@ -43,4 +45,4 @@ mod values;
 mod write;
 
 pub use config::{Args, Config, DEFAULT_PORT};
-pub use server::run;
+pub use server::{run, run_with_fronts};

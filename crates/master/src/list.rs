@@ -30,6 +30,7 @@ pub fn asked(path: &str, query: &Query) -> Result<ListQuery, Problem> {
         delimiter: query.get("delimiter").filter(|d| !d.is_empty()).map(<[u8]>::to_vec),
         limit,
         detail: query.has("detail"),
+        ..ListQuery::default()
     })
 }
 

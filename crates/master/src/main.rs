@@ -13,6 +13,7 @@ async fn main() -> ExitCode {
 
 async fn serve(args: Args) -> anyhow::Result<()> {
     args.server.check_exposure()?;
+    args.fronts.check_exposure(&args.server)?;
     let config = Config::from_args(&args)?;
     let listener = args.server.listen(DEFAULT_PORT).await?;
     run(listener, config, kvdb_server::signals::on_terminate()).await

@@ -4,6 +4,7 @@ use crate::batch::Batches;
 use crate::catalog::{Catalog, CatalogOptions};
 use crate::config::Config;
 use crate::expire;
+use crate::front::{self, Front};
 use crate::limits;
 use crate::members::Members;
 use crate::node::Node;
@@ -11,15 +12,23 @@ use crate::repair::{self, Repair};
 use crate::service::MasterService;
 use crate::{tokens, values};
 use anyhow::Context as _;
+use futures_util::future::join_all;
 use kvdb_protocol::ClusterSecret;
 use kvdb_server::peer::{Credentials, Peers};
 use std::collections::HashSet;
+use std::io;
 use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-/// Runs a master on `listener` until `shutdown` is cancelled and the requests in flight have ended.
+/// Runs a master on `listener`, with the front ends that are configured, until `shutdown` is cancelled and the requests in flight have ended.
 pub async fn run(listener: TcpListener, config: Config, shutdown: CancellationToken) -> anyhow::Result<()> {
+    let fronts = front::listen(&config)?;
+    run_with_fronts(listener, fronts, config, shutdown).await
+}
+
+/// The same with front ends that listen already, instead of those that are configured.
+pub async fn run_with_fronts(listener: TcpListener, fronts: Vec<Front>, config: Config, shutdown: CancellationToken) -> anyhow::Result<()> {
     // Before anything is made: a bad file must not leave a directory behind.
     let tokens = config.tokens.as_deref().map(tokens::open).transpose()?;
     let limits = config.limits_file.as_deref().map(limits::follow::open).transpose()?;
@@ -68,7 +77,10 @@ pub async fn run(listener: TcpListener, config: Config, shutdown: CancellationTo
         background.extend([limits.follow(), tokio::spawn(limits::follow::changes(node.clone(), limits))]);
     }
     kvdb_server::notify::ready();
-    let served = kvdb_server::serve::serve(listener, serve_options, Arc::new(MasterService { node: node.clone() }), shutdown).await;
+    let fronts = join_all(fronts.into_iter().map(|front| front::run(front, node.clone(), shutdown.clone())));
+    let main = kvdb_server::serve::serve(listener, serve_options, Arc::new(MasterService { node: node.clone() }), shutdown.clone());
+    let (main, fronts) = tokio::join!(main, fronts);
+    let served = fronts.into_iter().fold(main, io::Result::and);
     background.iter().for_each(tokio::task::JoinHandle::abort);
     node.members.end();
     drop(node);

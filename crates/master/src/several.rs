@@ -8,7 +8,7 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
-use kvdb_protocol::limits::{MAX_NEWEST_QUERY_BYTES, MAX_VALUES_PAGE_KEYS};
+use kvdb_protocol::limits::{MAX_INLINE_VALUE_BYTES, MAX_NEWEST_QUERY_BYTES, MAX_VALUES_PAGE_KEYS};
 use kvdb_protocol::{ContentHash, ErrorCode, Key, Problem, UnixMillis, VersionId, key};
 use kvdb_server::body::{self, Response};
 use kvdb_server::query::Query;
@@ -35,7 +35,7 @@ async fn get(node: &Node, query: &Query) -> Result<Response, Problem> {
         let at = at.ok_or_else(|| Problem::new(ErrorCode::BadRequest, "`start` is none of the keys; give a page's `next`"))?;
         keys.drain(..at);
     }
-    Ok(document(values::of_keys(node, &keys).await?, true, false))
+    Ok(document(values::of_keys(node, &keys, MAX_INLINE_VALUE_BYTES).await?, true, false))
 }
 
 /// `GET /prefix?list&values`.
@@ -46,7 +46,7 @@ pub(crate) async fn list(node: &Node, path: &str, query: &Query) -> Result<Respo
     }
     asked.limit = asked.limit.min(MAX_VALUES_PAGE_KEYS);
     asked.detail = true;
-    Ok(document(values::of_list(node, &asked).await?, false, asked.delimiter.is_some()))
+    Ok(document(values::of_list(node, &asked, MAX_INLINE_VALUE_BYTES).await?, false, asked.delimiter.is_some()))
 }
 
 /// The keys that a query names, each once, in its order.
@@ -151,8 +151,13 @@ fn document(mut page: Values, named: bool, delimited: bool) -> Response {
         missing: named.then(|| page.missing.iter().map(Key::display).collect()),
         prefixes: delimited.then(|| page.prefixes.iter().map(|p| list::shown(p)).collect()),
     };
+    held_json(&document, memory)
+}
+
+/// An answer in JSON that keeps its share of the memory until it is sent.
+pub(crate) fn held_json<T: Serialize>(document: &T, memory: Option<OwnedSemaphorePermit>) -> Response {
     let mut response = body::status(StatusCode::OK);
-    match serde_json::to_vec(&document) {
+    match serde_json::to_vec(document) {
         Ok(bytes) => {
             response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
             *response.body_mut() = body::full(Bytes::from_owner(Held { bytes, _memory: memory }));

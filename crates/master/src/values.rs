@@ -11,7 +11,7 @@ use crate::read;
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use http_body_util::BodyExt;
-use kvdb_protocol::limits::{MAX_INLINE_VALUE_BYTES, MAX_VALUES_PAGE_BYTES, MAX_VALUES_PAGE_KEYS};
+use kvdb_protocol::limits::{MAX_VALUES_PAGE_BYTES, MAX_VALUES_PAGE_KEYS};
 use kvdb_protocol::message::path;
 use kvdb_protocol::{ContentHash, ErrorCode, Key, Problem, VersionId, VolumeId};
 use kvdb_server::peer::{Destination, PeerError};
@@ -40,7 +40,7 @@ pub(crate) fn memory() -> Arc<Semaphore> {
 pub(crate) struct Found {
     pub key: Key,
     pub record: Record,
-    /// The value, checked; none where it is longer than [`MAX_INLINE_VALUE_BYTES`].
+    /// The value, checked; none where it is longer than was asked for.
     pub value: Option<Bytes>,
 }
 
@@ -60,7 +60,14 @@ pub(crate) struct Values {
 }
 
 /// What a page is of.
-enum Asked<'a> {
+struct Asked<'a> {
+    of: Of<'a>,
+    /// Longer values are left out, in bytes; at most [`MAX_VALUES_PAGE_BYTES`].
+    longest: u64,
+}
+
+#[derive(Clone, Copy)]
+enum Of<'a> {
     Keys(&'a [Key]),
     List(&'a ListQuery),
 }
@@ -72,14 +79,14 @@ enum Item {
     Prefix(Vec<u8>),
 }
 
-/// The values of these keys, each named once, as far as they have a place on one page.
-pub(crate) async fn of_keys(node: &Node, keys: &[Key]) -> Result<Values, Problem> {
-    page(node, Asked::Keys(keys)).await
+/// The values of these keys, each named once, as far as they have a place on one page; none longer than `longest` bytes.
+pub(crate) async fn of_keys(node: &Node, keys: &[Key], longest: u64) -> Result<Values, Problem> {
+    page(node, Asked { of: Of::Keys(keys), longest: longest.min(MAX_VALUES_PAGE_BYTES) }).await
 }
 
-/// A page of a list, with values.
-pub(crate) async fn of_list(node: &Node, query: &ListQuery) -> Result<Values, Problem> {
-    page(node, Asked::List(query)).await
+/// A page of a list, with values; none longer than `longest` bytes.
+pub(crate) async fn of_list(node: &Node, query: &ListQuery, longest: u64) -> Result<Values, Problem> {
+    page(node, Asked { of: Of::List(query), longest: longest.min(MAX_VALUES_PAGE_BYTES) }).await
 }
 
 async fn page(node: &Node, asked: Asked<'_>) -> Result<Values, Problem> {
@@ -104,19 +111,19 @@ async fn page(node: &Node, asked: Asked<'_>) -> Result<Values, Problem> {
 
 /// Looks at the records, all at one moment, and leaves out what has no place on the page.
 async fn look(node: &Node, asked: &Asked<'_>) -> Result<(Items, Option<Vec<u8>>), Problem> {
-    match asked {
-        Asked::Keys(keys) => {
+    match asked.of {
+        Of::Keys(keys) => {
             let some = keys.get(..MAX_VALUES_PAGE_KEYS).unwrap_or(keys);
             let records = node.catalog.lookup_all(some).await.map_err(|e| e.problem())?;
             let item = |(key, record): (&Key, Option<Record>)| match record {
                 Some(record) => Item::Value(key.clone(), record),
                 None => Item::Missing(key.clone()),
             };
-            let items = Items::that_fit(some.iter().zip(records).map(item));
-            let next = keys.get(items.0.len()).map(|k| k.as_bytes().to_vec());
+            let items = Items::that_fit(some.iter().zip(records).map(item), asked.longest);
+            let next = keys.get(items.all.len()).map(|k| k.as_bytes().to_vec());
             Ok((items, next))
         }
-        Asked::List(query) => {
+        Of::List(query) => {
             let page = node.catalog.list(query).await.map_err(|e| e.problem())?;
             let all = page.entries.len();
             let item = |entry| match entry {
@@ -124,8 +131,8 @@ async fn look(node: &Node, asked: &Asked<'_>) -> Result<(Items, Option<Vec<u8>>)
                 ListEntry::Key { key, record: Some(record) } => Item::Value(key, record),
                 ListEntry::Key { key, record: None } => Item::Missing(key),
             };
-            let items = Items::that_fit(page.entries.into_iter().map(item));
-            let next = if items.0.len() < all { items.0.last().map(Item::bytes) } else { page.next };
+            let items = Items::that_fit(page.entries.into_iter().map(item), asked.longest);
+            let next = if items.all.len() < all { items.all.last().map(Item::bytes) } else { page.next };
             Ok((items, next))
         }
     }
@@ -146,34 +153,37 @@ fn kib(record: &Record) -> u32 {
 }
 
 /// What a look found, in order.
-struct Items(Vec<Item>);
+struct Items {
+    all: Vec<Item>,
+    longest: u64,
+}
 
 impl Items {
     /// Those from the first on whose values have a place on a page.
-    fn that_fit(items: impl Iterator<Item = Item>) -> Self {
+    fn that_fit(items: impl Iterator<Item = Item>, longest: u64) -> Self {
         let mut left = MAX_VALUES_PAGE_BYTES;
         let fits = |item: &Item| match item {
-            Item::Value(_, record) if is_small(record) => {
+            Item::Value(_, record) if record.len <= longest => {
                 let fits = record.len <= left;
                 left = left.saturating_sub(record.len);
                 fits
             }
             _ => true,
         };
-        Self(items.take_while(fits).collect())
+        Self { all: items.take_while(fits).collect(), longest }
     }
 
     /// The values that are fetched.
     fn small(&self) -> impl Iterator<Item = (&Key, &Record)> {
-        self.0.iter().filter_map(|item| match item {
-            Item::Value(key, record) if is_small(record) => Some((key, record)),
+        self.all.iter().filter_map(|item| match item {
+            Item::Value(key, record) if record.len <= self.longest => Some((key, record)),
             _ => None,
         })
     }
 
     fn into_values(self, next: Option<Vec<u8>>, fetched: &HashMap<VersionId, Bytes>, memory: Option<OwnedSemaphorePermit>) -> Values {
         let mut values = Values { next, memory, ..Values::default() };
-        for item in self.0 {
+        for item in self.all {
             match item {
                 Item::Value(key, record) => {
                     let value = fetched.get(&record.version).cloned();
@@ -187,12 +197,8 @@ impl Items {
     }
 }
 
-fn is_small(record: &Record) -> bool {
-    record.len <= MAX_INLINE_VALUE_BYTES
-}
-
-/// Has a share of the memory of at least `wanted` KiB.
-async fn grow(node: &Node, held: &mut Option<OwnedSemaphorePermit>, wanted: u32) -> Result<(), Problem> {
+/// Has a share of the memory of at least `wanted` KiB, or of all there is.
+pub(crate) async fn grow(node: &Node, held: &mut Option<OwnedSemaphorePermit>, wanted: u32) -> Result<(), Problem> {
     let has = held.as_ref().map_or(0, |h| u32::try_from(h.num_permits()).unwrap_or(u32::MAX));
     let more = wanted.min(MEMORY_KIB).saturating_sub(has);
     let busy = |_| Problem::new(ErrorCode::Busy, "other pages of values take all the memory there is for them; try again");
@@ -236,7 +242,7 @@ async fn fetch_from(node: &Node, volume: VolumeId, address: &str, key: &Key, rec
     let target = format!("{}?v={}&key={}", path::BLOB, record.version, key.to_query());
     let mut body = node.peers.download(&node.credentials, Destination { address, volume, target: &target }, PATIENCE).await?;
     let broken = |detail: String| PeerError::Broken { address: address.into(), detail };
-    let mut bytes = Vec::with_capacity(usize::try_from(record.len.min(MAX_INLINE_VALUE_BYTES)).unwrap_or_default());
+    let mut bytes = Vec::with_capacity(usize::try_from(record.len.min(MAX_VALUES_PAGE_BYTES)).unwrap_or_default());
     while let Some(frame) = body.frame().await {
         let Ok(data) = frame.map_err(|e| broken(e.to_string()))?.into_data() else { continue };
         if bytes.len() as u64 + data.len() as u64 > record.len {

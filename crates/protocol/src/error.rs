@@ -83,6 +83,8 @@ codes! {
     Misdirected = "misdirected", 421, false, "The request belongs to another server";
     /// A limit of the prefix asks for other content.
     ContentInvalid = "content_invalid", 422, false, "The value's content is not as it must be here";
+    /// Bytes that the form of the answer cannot carry.
+    NotText = "not_text", 422, false, "The value is not text";
     /// A bound on requests is reached.
     TooManyRequests = "too_many_requests", 429, true, "Too many requests at once";
     /// The head is too large.

@@ -2,6 +2,7 @@
 
 use crate::body::{Body, BoxError, Response};
 use crate::context::RequestContext;
+use crate::serve::ServeOptions;
 use crate::socket::Phase;
 use bytes::Bytes;
 use http::{Method, StatusCode, Uri, header};
@@ -24,6 +25,7 @@ const TICKET: &[u8] = b"ticket";
 /// A line in the making. It is written when it is dropped.
 pub(crate) struct Entry {
     server: &'static str,
+    log_query: bool,
     method: &'static str,
     target: Uri,
     request_id: Arc<str>,
@@ -36,9 +38,10 @@ pub(crate) struct Entry {
 }
 
 impl Entry {
-    pub fn new<B>(server: &'static str, request: &hyper::Request<B>, cx: &RequestContext) -> Self {
+    pub fn new<B>(options: &ServeOptions, request: &hyper::Request<B>, cx: &RequestContext) -> Self {
         Self {
-            server,
+            server: options.name,
+            log_query: options.log_queries,
             method: method_label(request.method()),
             target: request.uri().clone(),
             request_id: Arc::clone(&cx.request_id),
@@ -80,7 +83,7 @@ impl Drop for Entry {
                     $level,
                     server = self.server,
                     method = self.method,
-                    path = loggable(&self.target),
+                    path = loggable(&self.target, self.log_query),
                     status = self.status.map_or(0, |s| s.as_u16()),
                     bytes = self.sent,
                     ms = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX),
@@ -113,9 +116,9 @@ fn method_label(method: &Method) -> &'static str {
 }
 
 /// Path and query without secrets and without bytes that could forge a line.
-fn loggable(uri: &Uri) -> String {
+fn loggable(uri: &Uri, with_query: bool) -> String {
     let mut text = printable(uri.path());
-    if let Some(query) = uri.query() {
+    if let Some(query) = uri.query().filter(|_| with_query) {
         let parts: Vec<_> = query.split('&').map(redacted).collect();
         text.push('?');
         text.push_str(&printable(&parts.join("&")));
@@ -204,7 +207,7 @@ mod tests {
     use super::*;
 
     fn logged(target: &str) -> String {
-        loggable(&target.parse().unwrap())
+        loggable(&target.parse().unwrap(), true)
     }
 
     #[test]
@@ -213,6 +216,11 @@ mod tests {
         assert_eq!(logged("/k?a=1&t%69cket=secret"), "/k?a=1&ticket=REDACTED");
         assert_eq!(logged("/k?ticket"), "/k?ticket=REDACTED");
         assert_eq!(logged("/k?tickets=5"), "/k?tickets=5");
+    }
+
+    #[test]
+    fn a_query_that_carries_values_is_left_out() {
+        assert_eq!(loggable(&"/put?secret=value".parse().unwrap(), false), "/put");
     }
 
     #[test]

@@ -106,7 +106,16 @@ impl ServerArgs {
 
     /// The same for a server that may have its secret from elsewhere, as an adopted volume has.
     pub fn check_exposure_with(&self, has_secret: bool) -> Result<(), StartError> {
-        if has_secret || self.insecure || self.bind.is_loopback() { Ok(()) } else { Err(StartError::Exposed(self.bind)) }
+        self.allow(has_secret, self.bind)
+    }
+
+    /// [`ServerArgs::check_exposure`] for another address that the server listens on.
+    pub fn check_exposure_at(&self, ip: IpAddr) -> Result<(), StartError> {
+        self.allow(self.secret()?.is_some(), ip)
+    }
+
+    fn allow(&self, has_secret: bool, ip: IpAddr) -> Result<(), StartError> {
+        if has_secret || self.insecure || ip.is_loopback() { Ok(()) } else { Err(StartError::Exposed(ip)) }
     }
 
     /// The bounds of the accept loop.
@@ -188,6 +197,7 @@ mod tests {
         assert!(refused.contains("--secret-file") && refused.contains("--insecure"), "{refused}");
         assert!(args(&["--bind", "::"]).check_exposure().is_err());
         assert!(args(&["--bind", "0.0.0.0"]).check_exposure_with(true).is_ok());
+        assert!(args(&[]).check_exposure_at("0.0.0.0".parse().unwrap()).is_err());
         assert!(args(&["--bind", "0.0.0.0", "--insecure"]).check_exposure().is_ok());
         assert!(args(&["--bind", "0.0.0.0", "--secret", secret]).check_exposure().is_ok());
     }

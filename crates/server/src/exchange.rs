@@ -56,7 +56,7 @@ impl<S: Service> Exchanges<S> {
     pub async fn run(&self, request: hyper::Request<Incoming>) -> hyper::Response<Observed> {
         self.phase.begin_request();
         let cx = RequestContext::new(request.headers(), self.remote, self.local, self.files.clone());
-        let entry = Entry::new(self.shared.options.name, &request, &cx);
+        let entry = Entry::new(&self.shared.options, &request, &cx);
         let head_only = request.method() == Method::HEAD;
         // Most requests have no body, and so nothing to leave.
         let leftover = (!request.body().is_end_stream()).then(Arc::<Leftover>::default);

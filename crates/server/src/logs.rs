@@ -14,6 +14,7 @@ use tracing_subscriber::registry::LookupSpan;
 pub const FORMAT_VARIABLE: &str = "KVDB_LOG_FORMAT";
 /// The storage engines tell of their housekeeping at `info`.
 const DEFAULT_LEVEL: &str = "info,fjall=warn,lsm_tree=warn,sled=warn";
+const DEBUG_LEVEL: &str = "debug,fjall=warn,lsm_tree=warn,sled=warn,hyper=info,reqwest=info";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Format {
@@ -21,19 +22,28 @@ enum Format {
     Json,
 }
 
+/// [`init`] with more lines than usual, unless `RUST_LOG` says otherwise.
+pub fn init_debug() {
+    init_at(DEBUG_LEVEL);
+}
+
 /// Starts logging for the process; a later call does nothing.
 ///
 /// `RUST_LOG` chooses levels (default `info`, `warn` for the storage engines), `KVDB_LOG_FORMAT` the form, `NO_COLOR` takes the colours away. A panic is one line
 /// of the log, with the id of the request it happened in.
 pub fn init() {
+    init_at(DEFAULT_LEVEL);
+}
+
+fn init_at(default_level: &str) {
     let variable = |name: &str| std::env::var(name).ok().filter(|v| !v.is_empty());
     let terminal = std::io::stderr().is_terminal();
     let chosen = variable(FORMAT_VARIABLE);
     let format = format(chosen.as_deref(), terminal);
-    let level = variable("RUST_LOG").unwrap_or_else(|| DEFAULT_LEVEL.into());
+    let level = variable("RUST_LOG").unwrap_or_else(|| default_level.into());
     let parsed = EnvFilter::try_new(&level);
     let bad_level = parsed.as_ref().err().map(ToString::to_string);
-    let filter = parsed.unwrap_or_else(|_| EnvFilter::new(DEFAULT_LEVEL));
+    let filter = parsed.unwrap_or_else(|_| EnvFilter::new(default_level));
 
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let lines = tracing_subscriber::fmt::format().with_timer(SystemTime);
@@ -55,7 +65,7 @@ pub fn init() {
         tracing::warn!(given, "{FORMAT_VARIABLE} is neither text nor json; text it is");
     }
     if let Some(error) = bad_level {
-        tracing::warn!(error, "RUST_LOG is not understood; the level is {DEFAULT_LEVEL}");
+        tracing::warn!(error, "RUST_LOG is not understood; the level is {default_level}");
     }
 }
 

@@ -68,6 +68,8 @@ pub struct ServeOptions {
     /// Threads that serve the connections, each with an event loop of its own: best for many small answers. 0: the runtime that
     /// calls [`serve`] does it, whose workers take work from each other: best where one connection may keep a thread busy.
     pub connection_threads: usize,
+    /// Whether lines of the access log have the query: not where it carries values.
+    pub log_queries: bool,
 }
 
 impl Default for ServeOptions {
@@ -85,6 +87,7 @@ impl Default for ServeOptions {
             drain_time: Duration::from_secs(DEFAULT_DRAIN_SECONDS),
             linger_time: Duration::from_secs(1),
             connection_threads: 0,
+            log_queries: true,
         }
     }
 }

@@ -1,7 +1,7 @@
 //! `curl -L`, and nothing else.
 
-use crate::{is_here, run};
 use kvdb_tests::Cluster;
+use kvdb_tests::outside::{curl, curl_is_here, run};
 use kvdb_tests::values::{assert_same, value};
 use std::process::{Command, Output, Stdio};
 
@@ -15,7 +15,7 @@ struct Curl {
 impl Curl {
     /// None where curl is missing and may be.
     fn new() -> Option<Self> {
-        if !is_here("curl", Command::new("curl").arg("--version")) {
+        if !curl_is_here() {
             return None;
         }
         let (cluster, big) = (Cluster::start(2), value(BIG, 1));
@@ -29,10 +29,7 @@ impl Curl {
     }
 
     fn command(&self, args: &str) -> Command {
-        let mut command = Command::new("curl");
-        // Neither a user's settings nor a proxy belong to the test.
-        command.arg("-q").env_clear().envs(std::env::var_os("PATH").map(|p| ("PATH", p))).current_dir(self.cluster.dir());
-        command.args(["-sS", "--max-time", "120"]);
+        let mut command = curl(self.cluster.dir());
         command.args(args.split(' ').map(|a| a.strip_prefix('@').map_or_else(|| a.into(), |rest| format!("{}{rest}", self.cluster.url()))));
         command
     }

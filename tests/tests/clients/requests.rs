@@ -1,24 +1,15 @@
 //! Python's requests: it sends no `Expect`, follows redirects by default, and turns a 302 on POST into GET.
 
-use crate::{is_here, run};
 use kvdb_tests::Cluster;
-use std::process::Command;
+use kvdb_tests::outside::{self, requests_is_here};
 
-/// Runs lines of Python, in which `url` is the master's and every helper is there. None where it cannot be run and need not.
+/// Runs lines of Python, in which `url` is the master's and every helper is there, unless it cannot be run and need not.
 #[track_caller]
 fn python(lines: &str) {
-    if !is_here("Python with requests", Command::new("python3").args(["-c", "import requests"])) {
-        return;
+    if requests_is_here() {
+        let cluster = Cluster::start(2);
+        outside::python(cluster.dir(), &format!("{PRELUDE}\n{lines}"), &[&cluster.url()]);
     }
-    let cluster = Cluster::start(2);
-    let program = format!("{PRELUDE}\n{lines}\nprint('done')\n");
-    let output = run(Command::new("python3")
-        .args(["-c", &program, &cluster.url()])
-        .env("NO_PROXY", "*")
-        .env("PYTHONDONTWRITEBYTECODE", "1")
-        .current_dir(cluster.dir()));
-    let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success() && said.contains("done"), "{said}");
 }
 
 const PRELUDE: &str = r#"

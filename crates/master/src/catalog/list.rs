@@ -27,6 +27,10 @@ pub struct ListQuery {
     pub prefix: Vec<u8>,
     /// Only what comes after this: a key, a common prefix, or the `next` of the page before.
     pub start: Option<Vec<u8>>,
+    /// Whether the key `start` itself is listed, too. Not for use with a delimiter.
+    pub with_start: bool,
+    /// Only keys up to and including this one.
+    pub last: Option<Vec<u8>>,
     /// Group keys by what comes up to the first of these after the prefix. Empty is none.
     pub delimiter: Option<Vec<u8>>,
     /// Most entries of the page; at least 1 and at most [`MAX_LIST_PAGE_KEYS`] are taken.
@@ -93,7 +97,13 @@ impl Lister<'_> {
     fn run(&mut self) -> Result<(), CatalogError> {
         let limit = self.query.limit.clamp(1, MAX_LIST_PAGE_KEYS);
         let end = keyspace::successor(&keyspace::record_at(&self.query.prefix));
-        let to = end.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+        let last = self.query.last.as_deref().map(keyspace::record_at);
+        let to = match (&end, &last) {
+            (Some(end), Some(last)) if last >= end => Bound::Excluded(end.as_slice()),
+            (_, Some(last)) => Bound::Included(last.as_slice()),
+            (Some(end), None) => Bound::Excluded(end.as_slice()),
+            (None, None) => Bound::Unbounded,
+        };
         let chunk = if self.delimiter.is_some() { DELIMITED_CHUNK } else { CHUNK };
         let Some(mut from) = self.first() else { return Ok(()) };
         let mut scanned = 0;
@@ -135,6 +145,7 @@ impl Lister<'_> {
             Some(start) if start.starts_with(prefix) => match self.common_prefix(start) {
                 // All keys with this common prefix belong to one entry, which was listed before.
                 Some(common) if common == start => keyspace::successor(&keyspace::record_at(common)).map(Bound::Included),
+                _ if self.query.with_start => Some(Bound::Included(keyspace::record_at(start))),
                 _ => Some(Bound::Excluded(keyspace::record_at(start))),
             },
             _ => Some(Bound::Included(keyspace::record_at(prefix))),

@@ -26,7 +26,7 @@ async fn all(f: &Fixture, mut q: ListQuery) -> Vec<Vec<u8>> {
         assert!(page.entries.len() <= q.limit);
         found.extend(page.entries.iter().map(|e| e.as_bytes().to_vec()));
         match page.next {
-            Some(next) => q.start = Some(next),
+            Some(next) => (q.start, q.with_start) = (Some(next), false),
             None => return found,
         }
     }
@@ -83,6 +83,19 @@ async fn a_listing_begins_after_any_start() {
 }
 
 #[tokio::test]
+async fn a_range_has_both_its_ends() {
+    let f = filled(&[b"a", b"b", b"b/1", b"c"]).await;
+    for (start, last, want) in
+        [("b", "c", "b b/1 c"), ("aa", "b0", "b b/1"), ("b", "b", "b"), ("c", "a", ""), ("", "a", "a"), ("d", "z", "")]
+    {
+        for limit in 1..4 {
+            let range = ListQuery { start: Some(start.into()), with_start: true, last: Some(last.into()), ..query("", None, limit) };
+            assert_eq!(text(&all(&f, range).await), want, "{start} to {last}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn expired_keys_are_left_out_and_a_group_of_them_too() {
     let f = filled(&[b"g/live", b"z"]).await;
     let expires = Some(UnixMillis(f.catalog.now().0 + 1));
@@ -105,7 +118,8 @@ fn reference(keys: &BTreeSet<Vec<u8>>, q: &ListQuery) -> Vec<Vec<u8>> {
         Some(k[..at + d.len()].to_vec())
     };
     let mut entries = Vec::new();
-    for k in keys.iter().filter(|k| k.starts_with(&q.prefix) && q.start.as_ref().is_none_or(|s| *k > s)) {
+    let begun = |k: &Vec<u8>| q.start.as_ref().is_none_or(|s| k > s || (q.with_start && k == s));
+    for k in keys.iter().filter(|k| k.starts_with(&q.prefix) && begun(k) && q.last.as_ref().is_none_or(|l| *k <= l)) {
         let entry = group(k).unwrap_or_else(|| k.clone());
         let listed_before = group(k).is_some() && q.start.as_ref() == Some(&entry);
         if !listed_before && entries.last() != Some(&entry) {
@@ -126,13 +140,14 @@ proptest! {
         keys in proptest::collection::btree_set(words(), 0..120),
         prefix in proptest::option::of(words()), start in proptest::option::of(words()),
         delimiter in proptest::option::of(prop_oneof![Just(b"/".to_vec()), Just(b"aa".to_vec()), Just(vec![0xFF])]),
-        limit in 1usize..7,
+        limit in 1usize..7, with_start in any::<bool>(), last in proptest::option::of(words()),
     ) {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         runtime.block_on(async {
             let slices: Vec<&[u8]> = keys.iter().map(Vec::as_slice).collect();
             let f = filled(&slices).await;
-            let q = ListQuery { prefix: prefix.unwrap_or_default(), start, delimiter, limit, detail: false };
+            let with_start = with_start && delimiter.is_none();
+            let q = ListQuery { prefix: prefix.unwrap_or_default(), start, with_start, last, delimiter, limit, detail: false };
             let want = reference(&keys, &q);
             prop_assert_eq!(all(&f, q).await, want);
             Ok(())
