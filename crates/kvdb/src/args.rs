@@ -3,6 +3,7 @@
 mod batch;
 mod bench;
 mod catalog;
+mod flatdb;
 
 use clap::{Args as ClapArgs, Parser, Subcommand};
 use kvdb_client::{Client, ContentHash, DEFAULT_PARALLEL, Key};
@@ -14,6 +15,7 @@ use std::time::Duration;
 pub use batch::Batch;
 pub use bench::{Bench, Expect, Operation};
 pub use catalog::{Catalog, CatalogOrder, Export, Fsck, Import};
+pub use flatdb::{Flatdb, FlatdbArgs};
 
 /// Most connections of one `kvdb get`.
 const MAX_PARALLEL: usize = 64;
@@ -70,6 +72,8 @@ impl Common {
 pub enum Command {
     /// Run a whole small cluster, a master and two volumes, until Ctrl-C
     Up(Up),
+    /// Serve FlatDB's clients from a whole store on one directory, until Ctrl-C
+    Flatdb(Flatdb),
     /// Store a value
     Put(Put),
     /// Read a value; it is checked against its BLAKE3

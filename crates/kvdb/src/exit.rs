@@ -34,18 +34,18 @@ impl std::fmt::Display for Told {
 impl std::error::Error for Told {}
 
 /// Tells of a failure and gives the exit code.
-pub fn report(result: anyhow::Result<()>, quiet: bool) -> ExitCode {
+pub fn report(program: &str, result: anyhow::Result<()>, quiet: bool) -> ExitCode {
     let Err(error) = result else { return ExitCode::SUCCESS };
     if is_broken_pipe(&error) {
         // Whoever read our output has had enough: that is no error, and nobody is left to hear of it.
         return ExitCode::SUCCESS;
     }
     if error.downcast_ref::<Told>().is_none() {
-        eprintln!("kvdb: {error:#}");
+        eprintln!("{program}: {error:#}");
     }
     let code = code(&error);
     if code == TRY_AGAIN && !quiet {
-        eprintln!("kvdb: this can pass by itself; try again");
+        eprintln!("{program}: this can pass by itself; try again");
     }
     ExitCode::from(code)
 }

@@ -13,6 +13,14 @@ pub fn flush() -> io::Result<()> {
     io::stdout().lock().flush()
 }
 
+/// Says that a server is up, to whoever reads it.
+pub fn greet(text: &str) {
+    if let Err(error) = line(text).and_then(|()| flush()) {
+        // Whoever started us does not read it; the servers run all the same.
+        tracing::debug!(%error, "the greeting could not be printed");
+    }
+}
+
 /// Bytes of a key or prefix for people and JSON, as [`kvdb_client::Key::display`] shows them.
 pub fn bytes(b: &[u8]) -> String {
     // A prefix may be empty or begin like a reserved key, which a key may not.

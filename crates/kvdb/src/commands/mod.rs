@@ -4,6 +4,7 @@ mod batch;
 mod bench;
 mod catalog;
 mod cluster;
+mod flatdb;
 mod fsck;
 mod get;
 mod health;
@@ -11,6 +12,7 @@ mod ls;
 mod put;
 mod rebuild;
 mod rm;
+mod servers;
 mod several;
 mod stat;
 mod up;
@@ -19,11 +21,14 @@ use crate::args::{Args, Command, Common};
 use crate::exit::Interrupted;
 use crate::output;
 
+pub use flatdb::run as flatdb;
+
 /// Does what was asked for, unless the user interrupts it.
 pub async fn run(args: Args) -> anyhow::Result<()> {
     match args.command {
         // Signals stop it gracefully, within it.
         Command::Up(up) => up::run(up).await,
+        Command::Flatdb(a) => flatdb::run(a).await,
         Command::Rm(rm) => {
             rm::confirm(&rm)?;
             client_command(&args.common, Command::Rm(rm)).await
@@ -50,6 +55,7 @@ async fn client_command(common: &Common, command: Command) -> anyhow::Result<()>
             Command::Bench(a) => bench::run(common, a).await,
             Command::Health(a) => health::run(common, a).await,
             Command::Up(a) => up::run(a).await,
+            Command::Flatdb(a) => flatdb::run(a).await,
         }
     };
     tokio::select! {
