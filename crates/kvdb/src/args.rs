@@ -106,6 +106,8 @@ pub enum Command {
 
 #[derive(ClapArgs)]
 pub struct Up {
+    #[command(flatten)]
+    pub fronts: kvdb_master::front::FrontArgs,
     /// Directory for the data of all three; made if it does not exist
     #[arg(default_value = "kvdb-data", env = "KVDB_DATA")]
     pub dir: PathBuf,

@@ -23,12 +23,13 @@ use tokio_util::sync::CancellationToken;
 
 /// Runs a master on `listener`, with the front ends that are configured, until `shutdown` is cancelled and the requests in flight have ended.
 pub async fn run(listener: TcpListener, config: Config, shutdown: CancellationToken) -> anyhow::Result<()> {
-    let fronts = front::listen(&config)?;
+    let fronts = config.fronts.listen()?;
     run_with_fronts(listener, fronts, config, shutdown).await
 }
 
 /// The same with front ends that listen already, instead of those that are configured.
 pub async fn run_with_fronts(listener: TcpListener, fronts: Vec<Front>, config: Config, shutdown: CancellationToken) -> anyhow::Result<()> {
+    front::check(&fronts, &config)?;
     // Before anything is made: a bad file must not leave a directory behind.
     let tokens = config.tokens.as_deref().map(tokens::open).transpose()?;
     let limits = config.limits_file.as_deref().map(limits::follow::open).transpose()?;

@@ -69,20 +69,45 @@ pub(crate) async fn newest_of(node: &Node, keys: &[Key]) -> Result<Option<(Key, 
 
 async fn newest(node: &Node, headers: &HeaderMap, query: &Query) -> Result<Response, Problem> {
     let keys = keys(query)?;
-    // A volume that has the version no longer sends the client back to this very question: another key may be the newest by then.
-    let again: String = keys.iter().map(|k| format!("&key={}", k.to_query())).collect();
-    if again.len() > MAX_NEWEST_QUERY_BYTES {
+    let again = question(&keys)?;
+    let found = newest_of(node, &keys).await?.ok_or_else(nothing)?;
+    to_newest(node, headers, &again, found, query)
+}
+
+pub(crate) fn nothing() -> Problem {
+    Problem::new(ErrorCode::NotFound, "none of the keys has a value")
+}
+
+/// The query that asks for the newest of these keys; 414 if it is too long.
+pub(crate) fn question(keys: &[Key]) -> Result<String, Problem> {
+    let names: String = keys.iter().map(|k| format!("&key={}", k.to_query())).collect();
+    if names.len() > MAX_NEWEST_QUERY_BYTES {
         let detail = format!("the keys make more than {MAX_NEWEST_QUERY_BYTES} bytes of the URL; ask for fewer");
         return Err(Problem::new(ErrorCode::TooLong, detail));
     }
-    let Some((key, record)) = newest_of(node, &keys).await? else {
-        return Err(Problem::new(ErrorCode::NotFound, "none of the keys has a value"));
-    };
-    let back = node.tickets.sign_back(&format!("{}/?newest{again}", redirect::own_host(node, headers)?));
+    Ok(format!("/?newest{names}"))
+}
+
+/// A redirect to the newest of some keys. A volume that has the version no longer sends the client back to the very question:
+/// another key may be the newest by then.
+pub(crate) fn to_newest(
+    node: &Node,
+    headers: &HeaderMap,
+    question: &str,
+    (key, record): (Key, Record),
+    query: &Query,
+) -> Result<Response, Problem> {
+    let back = node.tickets.sign_back(&format!("{}{question}", redirect::own_host(node, headers)?));
     let mut response = read::redirected(node, &key, &record, query, &key::query_escape(back.as_bytes()))?;
-    let name = HeaderValue::from_str(&key.to_query());
-    response.headers_mut().insert(KEY_HEADER, name.map_err(|_| Problem::new(ErrorCode::Internal, "the key cannot be sent in a header"))?);
+    name_key(response.headers_mut(), &key)?;
     Ok(response)
+}
+
+/// Tells which of several keys an answer is of.
+pub(crate) fn name_key(headers: &mut HeaderMap, key: &Key) -> Result<(), Problem> {
+    let name = HeaderValue::from_str(&key.to_query());
+    headers.insert(KEY_HEADER, name.map_err(|_| Problem::new(ErrorCode::Internal, "the key cannot be sent in a header"))?);
+    Ok(())
 }
 
 #[derive(Serialize)]
@@ -160,7 +185,7 @@ pub(crate) fn held_json<T: Serialize>(document: &T, memory: Option<OwnedSemaphor
     match serde_json::to_vec(document) {
         Ok(bytes) => {
             response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-            *response.body_mut() = body::full(Bytes::from_owner(Held { bytes, _memory: memory }));
+            *response.body_mut() = body::full(held(bytes, memory));
         }
         Err(error) => {
             tracing::error!(%error, "a page cannot be written as JSON");
@@ -171,14 +196,18 @@ pub(crate) fn held_json<T: Serialize>(document: &T, memory: Option<OwnedSemaphor
 }
 
 /// The bytes of an answer, which keep their share of the memory until they are sent.
-struct Held {
-    bytes: Vec<u8>,
+pub(crate) fn held(bytes: impl AsRef<[u8]> + Send + 'static, memory: Option<OwnedSemaphorePermit>) -> Bytes {
+    Bytes::from_owner(Held { bytes, _memory: memory })
+}
+
+struct Held<B> {
+    bytes: B,
     _memory: Option<OwnedSemaphorePermit>,
 }
 
-impl AsRef<[u8]> for Held {
+impl<B: AsRef<[u8]>> AsRef<[u8]> for Held<B> {
     fn as_ref(&self) -> &[u8] {
-        &self.bytes
+        self.bytes.as_ref()
     }
 }
 

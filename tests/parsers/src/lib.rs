@@ -13,6 +13,7 @@ mod conditions;
 mod digest;
 mod export;
 mod footer;
+mod form;
 mod input;
 mod key;
 mod limits;
@@ -44,7 +45,7 @@ macro_rules! targets {
     };
 }
 
-targets!(catalog chain conditions digest export footer key limits lines list message query range record ticket url);
+targets!(catalog chain conditions digest export footer form key limits lines list message query range record ticket url);
 
 /// The target of this name.
 pub fn target(name: &str) -> Target {

@@ -63,6 +63,7 @@ fn effect(value: Option<Value>, call: Call, answer: Answer) -> Option<Option<Val
             (value.is_some() && holds(c) && removed.is_none_or(|r| value == Some(r))).then_some(None)
         }
         (Call::Delete(c), Answer::Unknown) => (value.is_some() && holds(c)).then_some(None),
+        (Call::Delete(Condition::Always), Answer::Gone) => Some(None),
         (Call::Delete(_), Answer::Nothing) => value.is_none().then_some(value),
         (Call::Write(_, c) | Call::Delete(c), Answer::Refused) => (!holds(c)).then_some(value),
         // No server answers so; it fits nowhere.

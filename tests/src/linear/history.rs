@@ -38,6 +38,8 @@ pub enum Answer {
     Written(Option<bool>),
     /// A delete took effect; which value it removed, where that was told.
     Deleted(Option<Value>),
+    /// The key is absent since, whether it was there or not.
+    Gone,
     /// A delete found nothing.
     Nothing,
     /// The condition did not hold.

@@ -6,7 +6,7 @@ use std::process::Command;
 
 /// How a master ends that is started with these flags.
 #[track_caller]
-fn refusal(args: &[&str]) -> String {
+pub(crate) fn refusal(args: &[&str]) -> String {
     let scratch = tempfile::tempdir().unwrap();
     let mut command = Command::new(program("master"));
     command.arg("127.0.0.1:1").arg(scratch.path().join("db")).args(["--port", "0"]).args(args).env_remove("RUST_LOG");

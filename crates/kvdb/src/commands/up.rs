@@ -3,22 +3,30 @@
 use crate::args::Up;
 use crate::commands::servers::{self, Servers};
 use crate::output;
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use std::path::Path;
 
 const VOLUMES: u16 = 2;
 
 pub async fn run(args: Up) -> anyhow::Result<()> {
     let stop = kvdb_server::signals::on_terminate();
+    if let Some((_, address)) = args.fronts.addresses().find(|(_, address)| !address.ip().is_loopback()) {
+        bail!("kvdb up is for this machine alone and does not listen on {address}; run `master` and `volume` for others");
+    }
     let dir = servers::made(&args.dir)?;
     // All ports before the first server, so that a port in use leaves nothing half started.
     let mut listeners = (0..=VOLUMES).map(|i| servers::listen(args.port + i)).collect::<anyhow::Result<Vec<_>>>()?.into_iter();
     let greeting = greeting(args.port, &dir);
-    let servers =
-        Servers { dir, master: listeners.next().context("no port for the master")?, volumes: listeners.collect(), fronts: Vec::new() };
+    let servers = Servers {
+        dir,
+        master: listeners.next().context("no port for the master")?,
+        volumes: listeners.collect(),
+        fronts: args.fronts.listen()?,
+    };
     let configure = |config: &mut kvdb_master::Config| {
         config.replicas = Some(args.replicas);
         config.limits_file = args.limits;
+        config.fronts = args.fronts;
     };
     servers.run(configure, stop, move || output::greet(&greeting)).await
 }

@@ -3,20 +3,20 @@
 use crate::batch::{Action, MAX_OPERATIONS, Operation};
 use crate::catalog::ListQuery;
 use crate::front::form::{self, Pair};
-use crate::front::{FrontKind, browser, operation, text, write};
+use crate::front::{self, FrontKind, authorise, browser, not_allowed, operation, write};
 use crate::node::Node;
 use crate::several::held_json;
+use crate::tokens::Right;
 use crate::values::{self, Found, Values};
-use bytes::Bytes;
-use http::{HeaderValue, Method, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use kvdb_protocol::limits::{MAX_VALUES_PAGE_BYTES, MAX_VALUES_PAGE_KEYS};
 use kvdb_protocol::{ErrorCode, Key, Problem, key};
+use kvdb_server::RequestContext;
 use kvdb_server::body::{self, Response};
 use kvdb_server::guard::Request;
-use kvdb_server::{RequestContext, problem_response};
 use serde::Serializer;
 use serde::ser::SerializeMap;
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::sync::Arc;
 
 /// Longest document that is answered, in bytes: what pages may take beside their values.
@@ -41,28 +41,27 @@ impl kvdb_server::Service for FlatDb {
         browser::refuse(request.headers(), cx.local)?;
         let query = request.uri().query().unwrap_or_default();
         let pairs = form::parse(query.as_bytes(), MAX_OPERATIONS)?;
+        let (node, headers) = (&self.node, request.headers());
         let mut response = match path {
-            "/get" => Box::pin(get(&self.node, &pairs)).await?,
-            "/getrange" => Box::pin(range(&self.node, &pairs)).await?,
+            "/get" => Box::pin(get(node, headers, &pairs)).await?,
+            "/getrange" => Box::pin(range(node, headers, &pairs)).await?,
             "/put" => {
-                Box::pin(write(FrontKind::FlatDb, &self.node, puts(pairs)?, query.len(), &cx)).await?;
+                let puts = puts(pairs)?;
+                authorise(node, headers, Right::Write, puts.iter().map(|put| put.key.as_bytes()))?;
+                Box::pin(write(FrontKind::FlatDb, node, puts, query.len(), &cx)).await?;
                 body::status(StatusCode::CREATED)
             }
             _ => {
-                let deletes = named(&pairs)?.into_iter().map(|key| operation(key, Action::Delete)).collect();
-                Box::pin(write(FrontKind::FlatDb, &self.node, deletes, query.len(), &cx)).await?;
+                let keys = named(&pairs)?;
+                authorise(node, headers, Right::Delete, keys.iter().map(Key::as_bytes))?;
+                let deletes = keys.into_iter().map(|key| operation(key, Action::Delete)).collect();
+                Box::pin(write(FrontKind::FlatDb, node, deletes, query.len(), &cx)).await?;
                 body::status(StatusCode::OK)
             }
         };
         response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         Ok(response)
     }
-}
-
-fn not_allowed(allowed: &'static str, cx: &RequestContext) -> Response {
-    let mut response = problem_response(&Problem::new(ErrorCode::MethodNotAllowed, format!("use {allowed}")), cx);
-    response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allowed));
-    response
 }
 
 /// Text that a client sent. What is no text could be stored, but never shown to a client of FlatDB.
@@ -77,7 +76,7 @@ fn key_of(name: &[u8]) -> Result<Key, Problem> {
 
 /// The keys that `key` names, each once, in order.
 fn named(pairs: &[Pair]) -> Result<Vec<Key>, Problem> {
-    let mut seen = std::collections::HashSet::new();
+    let mut seen = HashSet::new();
     let mut keys: Vec<Key> = pairs.iter().filter(|(name, _)| name == b"key").map(|(_, key)| key_of(key)).collect::<Result<_, _>>()?;
     keys.retain(|key| seen.insert(key.clone()));
     Ok(keys)
@@ -89,27 +88,18 @@ fn given<'a>(pairs: &'a [Pair], name: &str) -> Result<Option<&'a str>, Problem> 
     Ok(found.map(|(_, value)| utf8(value)).transpose()?.filter(|value| !value.is_empty()))
 }
 
-/// All pairs; of a key that is there twice the last value counts.
+/// The pairs, which must be text.
 fn puts(pairs: Vec<Pair>) -> Result<Vec<Operation>, Problem> {
-    let (mut operations, mut places) = (Vec::new(), HashMap::new());
-    for (name, value) in pairs {
-        let key = key_of(&name)?;
-        utf8(&value)?;
-        let at = *places.entry(key.clone()).or_insert(operations.len());
-        let one = operation(key, text(Bytes::from(value)));
-        match operations.get_mut(at) {
-            Some(earlier) => *earlier = one,
-            None => operations.push(one),
-        }
-    }
-    Ok(operations)
+    pairs.iter().try_for_each(|(name, value)| utf8(name).and(utf8(value)).map(drop))?;
+    front::puts(pairs)
 }
 
-async fn get(node: &Node, pairs: &[Pair]) -> Result<Response, Problem> {
+async fn get(node: &Node, headers: &HeaderMap, pairs: &[Pair]) -> Result<Response, Problem> {
     let keys = named(pairs)?;
     if keys.is_empty() {
         return Ok(body::status(StatusCode::NO_CONTENT));
     }
+    authorise(node, headers, Right::Read, keys.iter().map(Key::as_bytes))?;
     let page = values::of_keys(node, &keys, MAX_VALUES_PAGE_BYTES).await?;
     if page.next.is_some() {
         return Err(too_large("the values have more than 8 MiB together; ask for fewer keys"));
@@ -117,11 +107,14 @@ async fn get(node: &Node, pairs: &[Pair]) -> Result<Response, Problem> {
     object(node, page).await
 }
 
-async fn range(node: &Node, pairs: &[Pair]) -> Result<Response, Problem> {
+async fn range(node: &Node, headers: &HeaderMap, pairs: &[Pair]) -> Result<Response, Problem> {
     if !pairs.iter().any(|(name, _)| name == b"from") {
         return Err(Problem::new(ErrorCode::BadRequest, "say where to begin: from=, or from=KEY"));
     }
     let (from, to) = (given(pairs, "from")?.unwrap_or_default(), given(pairs, "to")?);
+    let within = in_common(from, to.unwrap_or_default());
+    authorise(node, headers, Right::List, [within])?;
+    authorise(node, headers, Right::Read, [within])?;
     let limit = given(pairs, "limit")?.map_or(Some(MAX_VALUES_PAGE_KEYS), |limit| limit.parse().ok());
     let limit = limit.filter(|n| (1..=MAX_VALUES_PAGE_KEYS).contains(n));
     let limit = limit.ok_or_else(|| Problem::new(ErrorCode::BadRequest, format!("`limit` must be 1 to {MAX_VALUES_PAGE_KEYS}")))?;
@@ -148,6 +141,12 @@ async fn range(node: &Node, pairs: &[Pair]) -> Result<Response, Problem> {
         response.headers_mut().insert(header::LINK, next.map_err(|_| Problem::new(ErrorCode::Internal, "the link cannot be sent"))?);
     }
     Ok(response)
+}
+
+/// What all keys of a range begin with.
+fn in_common<'a>(from: &'a str, to: &str) -> &'a [u8] {
+    let same = from.bytes().zip(to.bytes()).take_while(|(a, b)| a == b).count();
+    from.as_bytes().get(..same).unwrap_or_default()
 }
 
 /// The document of a page: an object of its keys, in order. 404 where it is empty, as FlatDB has it.
@@ -221,9 +220,9 @@ mod tests {
         let put = puts(pairs("a=1&b=2&a=3&c")).unwrap();
         let of = |at: usize| (put[at].key.display(), put[at].action.clone());
         assert_eq!(put.len(), 3);
-        assert_eq!(of(0), ("a".into(), text(Bytes::from_static(b"3"))));
-        assert_eq!(of(1), ("b".into(), text(Bytes::from_static(b"2"))));
-        assert_eq!(of(2), ("c".into(), text(Bytes::new())));
+        assert_eq!(of(0), ("a".into(), front::put(b"3".to_vec())));
+        assert_eq!(of(1), ("b".into(), front::put(b"2".to_vec())));
+        assert_eq!(of(2), ("c".into(), front::put(Vec::new())));
     }
 
     #[test]
@@ -235,6 +234,14 @@ mod tests {
             assert_eq!(named(&pairs(query)).unwrap_err().status, 400, "{query}");
         }
         assert_eq!(named(&pairs("key=b&kez=x&key=a&key=b")).unwrap().len(), 2);
+    }
+
+    #[test]
+    fn a_range_needs_rights_for_what_its_ends_have_in_common() {
+        for (from, to, within) in [("a/1", "a/9", "a/"), ("a", "b", ""), ("", "b", ""), ("a", "", ""), ("ab", "ab", "ab"), ("a", "ab", "a")]
+        {
+            assert_eq!(in_common(from, to), within.as_bytes(), "{from} to {to}");
+        }
     }
 
     #[test]

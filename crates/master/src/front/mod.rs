@@ -6,16 +6,21 @@ mod browser;
 mod flatdb;
 #[doc(hidden)]
 pub mod form;
+mod kvs;
+mod page;
 
 use crate::batch::{self, Action, Operation};
 use crate::config::Config;
 use crate::node::Node;
+use crate::tokens::Right;
 use anyhow::Context as _;
-use bytes::Bytes;
 use clap::Args;
-use kvdb_protocol::{Condition, Key, Problem};
+use http::{HeaderMap, HeaderValue, header};
+use kvdb_protocol::{Condition, ErrorCode, Key, Problem};
 use kvdb_server::args::StartError;
-use kvdb_server::{RequestContext, ServeOptions, ServerArgs, serve};
+use kvdb_server::body::Response;
+use kvdb_server::{RequestContext, ServeOptions, ServerArgs, problem_response, serve};
+use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -31,12 +36,29 @@ pub struct FrontArgs {
     /// Serve FlatDB's clients, too, at this address, such as 127.0.0.1:7532.
     #[arg(long, env = "KVDB_FLATDB", value_name = "IP:PORT")]
     pub flatdb: Option<SocketAddr>,
+    /// Serve kvs' clients, too, at this address. Needs --tokens: their passcode is a token.
+    #[arg(long, env = "KVDB_KVS", value_name = "IP:PORT")]
+    pub kvs: Option<SocketAddr>,
+    /// Keys that begin so may be read there by anybody; empty: all keys [default: readers need a token].
+    #[arg(long, env = "KVDB_KVS_PUBLIC", value_name = "PREFIX", requires = "kvs")]
+    pub kvs_public: Option<String>,
 }
 
 impl FrontArgs {
     /// Refuses to listen beyond loopback with neither a secret among the flags nor `--insecure`.
     pub fn check_exposure(&self, server: &ServerArgs) -> Result<(), StartError> {
-        self.flatdb.iter().try_for_each(|address| server.check_exposure_at(address.ip()))
+        self.addresses().try_for_each(|(_, address)| server.check_exposure_at(address.ip()))
+    }
+
+    /// Listens where they say. To be called inside a runtime.
+    pub fn listen(&self) -> anyhow::Result<Vec<Front>> {
+        self.addresses().map(|(kind, address)| Front::listen(kind, address)).collect()
+    }
+
+    /// Which front ends are wanted, and where.
+    pub fn addresses(&self) -> impl Iterator<Item = (FrontKind, SocketAddr)> {
+        let all = [(FrontKind::FlatDb, self.flatdb), (FrontKind::Kvs, self.kvs)];
+        all.into_iter().filter_map(|(kind, address)| Some((kind, address?)))
     }
 }
 
@@ -45,6 +67,8 @@ impl FrontArgs {
 pub enum FrontKind {
     /// FlatDB: `/get`, `/getrange`, `/put`, `/delete`.
     FlatDb,
+    /// kvs: `/?k=KEY`, and forms.
+    Kvs,
 }
 
 impl FrontKind {
@@ -52,6 +76,7 @@ impl FrontKind {
     pub fn name(self) -> &'static str {
         match self {
             Self::FlatDb => "flatdb",
+            Self::Kvs => "kvs",
         }
     }
 }
@@ -63,11 +88,6 @@ pub struct Front {
     pub kind: FrontKind,
     /// Where.
     pub listener: TcpListener,
-}
-
-/// The front ends that are configured. To be called inside a runtime.
-pub(crate) fn listen(config: &Config) -> anyhow::Result<Vec<Front>> {
-    config.fronts.flatdb.iter().map(|address| Front::listen(FrontKind::FlatDb, *address)).collect()
 }
 
 impl Front {
@@ -88,7 +108,36 @@ pub(crate) async fn run(front: Front, node: Arc<Node>, shutdown: CancellationTok
     let options = ServeOptions { name: front.kind.name(), connection_threads: 0, log_queries: false, ..node.config.serve.clone() };
     match front.kind {
         FrontKind::FlatDb => serve(front.listener, options, Arc::new(flatdb::FlatDb { node }), shutdown).await,
+        FrontKind::Kvs => serve(front.listener, options, Arc::new(kvs::Kvs::new(node)), shutdown).await,
     }
+}
+
+/// Refuses what cannot be served, before anything is made.
+pub(crate) fn check(fronts: &[Front], config: &Config) -> anyhow::Result<()> {
+    if config.tokens.is_none() && fronts.iter().any(|front| front.kind == FrontKind::Kvs) {
+        anyhow::bail!("--kvs needs --tokens FILE (KVDB_TOKENS): the passcode of its clients is a token");
+    }
+    Ok(())
+}
+
+/// The token of a request.
+fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
+    let Some(given) = headers.get(header::AUTHORIZATION) else { return Ok(None) };
+    let parts = given.to_str().ok().and_then(|v| v.split_once(' ')).filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
+    let token = parts.map(|(_, token)| Some(token.trim()));
+    token.ok_or_else(|| Problem::new(ErrorCode::Unauthorized, "the Authorization is not understood; send `Bearer <token>`"))
+}
+
+/// Whether the bearer of a request may do this with all of these keys: 401 or 403 if not.
+fn authorise<'a>(node: &Node, headers: &HeaderMap, right: Right, keys: impl IntoIterator<Item = &'a [u8]>) -> Result<(), Problem> {
+    let token = bearer(headers)?;
+    keys.into_iter().try_for_each(|key| node.may(token, right, key))
+}
+
+fn not_allowed(allowed: &'static str, cx: &RequestContext) -> Response {
+    let mut response = problem_response(&Problem::new(ErrorCode::MethodNotAllowed, format!("use {allowed}")), cx);
+    response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allowed));
+    response
 }
 
 /// A key and what becomes of it, whatever it was.
@@ -96,9 +145,25 @@ fn operation(key: Key, action: Action) -> Operation {
     Operation { key, condition: Condition::default(), action }
 }
 
-/// A text that replaces what a key has.
-fn text(value: Bytes) -> Action {
-    Action::Put { value, content_type: Some(TEXT.into()), expires: None, create: false }
+/// A value that replaces what a key has.
+fn put(value: Vec<u8>) -> Action {
+    let content_type = std::str::from_utf8(&value).is_ok().then(|| TEXT.to_string());
+    Action::Put { value: value.into(), content_type, expires: None, create: false }
+}
+
+/// All pairs; of a key that is there twice the last value counts.
+fn puts(pairs: Vec<form::Pair>) -> Result<Vec<Operation>, Problem> {
+    let (mut operations, mut places) = (Vec::new(), HashMap::new());
+    for (name, value) in pairs {
+        let key = Key::new(name)?;
+        let at = *places.entry(key.clone()).or_insert(operations.len());
+        let one = operation(key, put(value));
+        match operations.get_mut(at) {
+            Some(earlier) => *earlier = one,
+            None => operations.push(one),
+        }
+    }
+    Ok(operations)
 }
 
 /// Does all of it or nothing, durably.
