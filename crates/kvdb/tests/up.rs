@@ -91,6 +91,19 @@ fn a_port_that_is_taken_is_named_and_nothing_is_left_running() {
 }
 
 #[test]
+fn it_serves_other_stores_clients_on_this_machine_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let (port, held) = free_ports();
+    drop(held);
+    let port = port.to_string();
+    let line = ["up", dir.path().to_str().unwrap(), "--port", &port, "--flatdb"];
+    let out = kvdb(0, &[&line[..], &["0.0.0.0:0"]].concat()).output().unwrap();
+    assert!(out.status.code() == Some(1) && String::from_utf8_lossy(&out.stderr).contains("0.0.0.0:0"), "{out:?}");
+    let out = kvdb(0, &["up", dir.path().to_str().unwrap(), "--port", &port, "--kvs", "127.0.0.1:0"]).output().unwrap();
+    assert!(out.status.code() == Some(1) && String::from_utf8_lossy(&out.stderr).contains("--tokens"), "{out:?}");
+}
+
+#[test]
 fn every_operation_of_the_load_generator_works_through_a_cluster_and_leaves_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let (_up, port) = Up::start(&dir.path().join("data"));

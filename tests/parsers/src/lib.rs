@@ -20,6 +20,7 @@ mod limits;
 mod lines;
 mod list;
 mod message;
+mod multipart;
 mod query;
 mod range;
 mod record;
@@ -45,7 +46,7 @@ macro_rules! targets {
     };
 }
 
-targets!(catalog chain conditions digest export footer form key limits lines list message query range record ticket url);
+targets!(catalog chain conditions digest export footer form key limits lines list message multipart query range record ticket url);
 
 /// The target of this name.
 pub fn target(name: &str) -> Target {

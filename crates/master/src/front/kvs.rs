@@ -2,7 +2,7 @@
 
 use crate::batch::{self, MAX_OPERATIONS, Operation};
 use crate::front::form::{self, Pair};
-use crate::front::{authorise, not_allowed, page, puts};
+use crate::front::{authorise, multipart, not_allowed, page, puts};
 use crate::node::Node;
 use crate::several;
 use crate::tokens::Right;
@@ -21,15 +21,16 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 
 /// Longest form, in bytes.
-const MAX_FORM_BYTES: usize = 8 << 20;
+const MAX_FORM_BYTES: usize = 4 << 20;
 /// Forms in memory at a time. Their senders are not known before the last byte, so they get no share of others' memory.
 const FORMS: usize = 4;
 /// How long a form waits for a place.
 const FORM_WAIT: Duration = Duration::from_secs(5);
 /// How often the newest of some keys is looked for, while they change.
 const MAX_LOOKS: usize = 8;
-/// The content type of forms.
+/// The content types of forms.
 const FORM: &str = "application/x-www-form-urlencoded";
+const FORM_IN_PARTS: &str = "multipart/form-data";
 /// The name in a form that is no key.
 const PASSCODE: &[u8] = b"auth";
 /// A value runs no scripts in the name of this site, and is what its type says.
@@ -115,14 +116,16 @@ impl Kvs {
 
     async fn store(&self, request: Request, cx: &RequestContext) -> Result<Response, Problem> {
         let (head, mut body) = request.into_parts();
-        check_type(&head.headers)?;
+        let kind = Kind::of(&head.headers)?;
         let busy = || Problem::new(ErrorCode::Busy, "too many forms arrive at once; try again");
         let place = tokio::time::timeout(FORM_WAIT, self.forms.acquire()).await;
         let _place = place.map_err(|_| busy())?.map_err(|_| busy())?;
         let document = read_all(&mut body, MAX_FORM_BYTES).await?;
-        let pairs = form::parse(&document, MAX_OPERATIONS + 1)?;
         let bytes = document.len();
-        drop(document);
+        let pairs = match kind {
+            Kind::UrlEncoded => form::parse(&document, MAX_OPERATIONS + 1)?,
+            Kind::Multipart(content_type) => multipart::parse(content_type, document, MAX_OPERATIONS + 1).await?,
+        };
         let operations = permitted(&self.node, pairs)?;
         let memory = self.node.batches.room(bytes as u64).await?;
         let keys = operations.len();
@@ -146,14 +149,24 @@ fn permitted(node: &Node, mut pairs: Vec<Pair>) -> Result<Vec<Operation>, Proble
     Ok(operations)
 }
 
-/// Forms come as `application/x-www-form-urlencoded`, which is also taken where no type is given.
-fn check_type(headers: &HeaderMap) -> Result<(), Problem> {
-    let given = headers.get(header::CONTENT_TYPE).map(|t| t.to_str().unwrap_or_default());
-    let essence = given.map(|t| t.split(';').next().unwrap_or_default().trim());
-    if essence.is_none_or(|t| t.eq_ignore_ascii_case(FORM)) {
-        return Ok(());
+/// How a form is written; without a content type as browsers write it.
+#[derive(Debug, PartialEq)]
+enum Kind<'a> {
+    UrlEncoded,
+    /// Its content type names what separates the parts.
+    Multipart(&'a str),
+}
+
+impl<'a> Kind<'a> {
+    fn of(headers: &'a HeaderMap) -> Result<Self, Problem> {
+        let Some(given) = headers.get(header::CONTENT_TYPE) else { return Ok(Self::UrlEncoded) };
+        let given = given.to_str().unwrap_or_default();
+        match given.split(';').next().unwrap_or_default().trim() {
+            t if t.eq_ignore_ascii_case(FORM) => Ok(Self::UrlEncoded),
+            t if t.eq_ignore_ascii_case(FORM_IN_PARTS) => Ok(Self::Multipart(given)),
+            _ => Err(Problem::new(ErrorCode::BadRequest, format!("send the form as {FORM}, as `curl -d` does, or as {FORM_IN_PARTS}"))),
+        }
     }
-    Err(Problem::new(ErrorCode::BadRequest, format!("send the form as {FORM}, as `curl -d` does")))
 }
 
 /// The headers as if the request had come to the master's own port, where a reader goes on whom a volume sends back.
@@ -180,8 +193,13 @@ mod tests {
 
     #[test]
     fn only_forms_are_taken() {
-        let taken = |t: &'static str| check_type(&HeaderMap::from_iter([(header::CONTENT_TYPE, HeaderValue::from_static(t))])).is_ok();
-        assert!(taken("application/x-www-form-urlencoded") && taken("Application/X-WWW-Form-Urlencoded; charset=utf-8"));
-        assert!(!taken("application/json") && !taken("multipart/form-data; boundary=x") && check_type(&HeaderMap::new()).is_ok());
+        let headers = |t: &'static str| HeaderMap::from_iter([(header::CONTENT_TYPE, HeaderValue::from_static(t))]);
+        for urlencoded in ["application/x-www-form-urlencoded", "Application/X-WWW-Form-Urlencoded; charset=utf-8"] {
+            assert_eq!(Kind::of(&headers(urlencoded)).unwrap(), Kind::UrlEncoded);
+        }
+        assert_eq!(Kind::of(&HeaderMap::new()).unwrap(), Kind::UrlEncoded);
+        let parts = "Multipart/Form-Data; boundary=x";
+        assert_eq!(Kind::of(&headers(parts)).unwrap(), Kind::Multipart(parts));
+        assert!(Kind::of(&headers("application/json")).is_err());
     }
 }

@@ -7,6 +7,8 @@ mod flatdb;
 #[doc(hidden)]
 pub mod form;
 mod kvs;
+#[doc(hidden)]
+pub mod multipart;
 mod page;
 
 use crate::batch::{self, Action, Operation};
