@@ -55,7 +55,8 @@ impl Fronts {
             cluster.add_master_args(&["--tokens", file.to_str().unwrap(), "--kvs", &kvs, "--kvs-public", "open/"]);
         }
         cluster.start_master();
-        cluster.wait_all_up();
+        // Ready is with both volumes; to ask for their state would need a token.
+        cluster.wait_ready();
         Self { cluster, ip, token: token.expose().into(), narrow: narrow.expose().into() }
     }
 
