@@ -12,6 +12,9 @@ use tokio::sync::Notify;
 /// Also without a kick, the lists are looked at this often.
 const PERIOD: Duration = Duration::from_secs(5);
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long more is let come together after a kick: each round costs a call, and a sync at either end. What was deleted has
+/// been removed by the volume that took the delete.
+const GATHER: Duration = Duration::from_millis(20);
 /// Pause after a failed call.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -28,7 +31,9 @@ pub(crate) fn kick(node: &Arc<Node>, volume: VolumeId) {
 
 async fn work_forever(node: std::sync::Weak<Node>, volume: VolumeId, kicked: Arc<Notify>) {
     loop {
-        drop(tokio::time::timeout(PERIOD, kicked.notified()).await);
+        if tokio::time::timeout(PERIOD, kicked.notified()).await.is_ok() {
+            tokio::time::sleep(GATHER).await;
+        }
         // The master has stopped.
         let Some(node) = node.upgrade() else { return };
         if let Err(error) = work_off(&node, volume).await {
@@ -45,10 +50,15 @@ async fn work_off(node: &Node, volume: VolumeId) -> Result<(), String> {
         if items.is_empty() {
             return Ok(());
         }
+        let more = items.len() >= MAX_PEER_BATCH;
         let message = Reclaim { sent: node.catalog.now(), versions: items };
         let to = Destination { address: &live.address, volume, target: path::RECLAIM };
         node.peers.post::<()>(&node.credentials, to, &message, CALL_TIMEOUT).await.map_err(|e| e.to_string())?;
         node.catalog.reclaim_done(volume, &message.versions).await.map_err(|e| e.to_string())?;
         tracing::debug!(%volume, versions = message.versions.len(), "reclaimed");
+        // What has come in the meantime has kicked.
+        if !more {
+            return Ok(());
+        }
     }
 }

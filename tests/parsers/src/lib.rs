@@ -15,6 +15,7 @@ mod export;
 mod footer;
 mod form;
 mod input;
+mod journal;
 mod key;
 mod limits;
 mod lines;
@@ -46,7 +47,7 @@ macro_rules! targets {
     };
 }
 
-targets!(catalog chain conditions digest export footer form key limits lines list message multipart query range record ticket url);
+targets!(catalog chain conditions digest export footer form journal key limits lines list message multipart query range record ticket url);
 
 /// The target of this name.
 pub fn target(name: &str) -> Target {

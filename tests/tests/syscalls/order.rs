@@ -93,7 +93,7 @@ fn a_large_value_is_durable_name_and_directories_included_before_anything_is_sai
         assert_in_order(events, &[&["mkdir", &format!("{yy}\""), "= 0"], &["fsync(", &is(xx), "= 0"], &["rename", &path], &[said]]);
     }
     assert_in_order(&first, &[&[COMMIT], &["HTTP/1.1 201"]]);
-    assert_in_order(&master, &[&["pwrite64(", "/db/db", "order"], &["fdatasync(", "/db/db", "= 0"], &["Committed"]]);
+    assert_in_order(&master, &[&["pwrite64(", "/db/journal", "order"], &["fdatasync(", "/db/journal", "= 0"], &["Committed"]]);
 }
 
 #[test]
@@ -125,5 +125,5 @@ fn a_removal_is_durable_in_the_index_before_the_file_goes_and_before_it_is_confi
         assert_in_order(events, &[&durable[..], &[gone]].concat());
         assert_in_order(events, &[&durable[..], &[&["HTTP/1.1 200"][..]]].concat());
     }
-    assert_in_order(&master, &[&["pwrite64(", "/db/db", "order"], &["fdatasync(", "/db/db", "= 0"], &["Committed"]]);
+    assert_in_order(&master, &[&["pwrite64(", "/db/journal", "order"], &["fdatasync(", "/db/journal", "= 0"], &["Committed"]]);
 }

@@ -103,6 +103,11 @@ impl Batch {
         self.writes.len()
     }
 
+    /// Bytes of the keys and values that it writes.
+    pub fn bytes(&self) -> usize {
+        self.writes().map(|(key, value)| key.len() + value.map_or(0, <[u8]>::len)).sum()
+    }
+
     /// The preconditions, by key.
     pub fn expected(&self) -> impl Iterator<Item = (&[u8], Option<&[u8]>)> {
         self.expected.iter().map(|(k, v)| (k.as_slice(), v.as_deref()))

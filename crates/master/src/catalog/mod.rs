@@ -18,6 +18,8 @@ mod expiry;
 pub mod exported;
 mod import;
 mod inflight;
+mod journal;
+mod journal_format;
 mod keyspace;
 mod list;
 pub mod memory_engine;

@@ -1,6 +1,7 @@
 //! A door for the fuzzers: what the catalog reads from its disk and from an export.
 
 pub use super::exported::{Checker, End, Header, KeyRecord, Line, Reclaimed, read_line};
+pub use super::journal_format::{JournalDamage, Run, SECTOR, Salt, Writes, file_head, framed, last_run};
 
 use super::error::CatalogError;
 use super::keyspace;

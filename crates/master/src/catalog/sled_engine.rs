@@ -1,11 +1,14 @@
 //! sled 0.34.7 as an engine.
 //!
-//! sled ends a flush in `sync_file_range`, which does not make a file's growth durable: after it, the
+//! A batch is durable in the [journal](super::journal) first, and then goes into sled, which is made durable after some
+//! batches. sled ends a flush in `sync_file_range`, which does not make a file's growth durable: after it, the
 //! data file is synced here through a descriptor of our own. The background flusher, which only logs
 //! its errors, is off. Values are far below the size at which sled would write a file of its own
 //! (128 KiB for a page of 17 pairs), so that the data file is the only one that changes after opening.
 
 use super::engine::{ApplyError, Batch, Engine, EngineError, Pair, is_empty_range};
+use super::journal::{self, Journal};
+use super::journal_format::{Run, Writes};
 use kvdb_protocol::lab::{self, Bug};
 use std::fs::File;
 use std::io;
@@ -13,21 +16,36 @@ use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 /// sled gives up its file a little after its handle is dropped; opening again waits this long at most.
 /// Two processes never wait for each other here: the catalog's own lock is taken before.
 const REOPEN_WAIT: Duration = Duration::from_secs(10);
 const DATA_FILE: &str = "db";
+/// The tree beside the pairs that holds the number of the last batch.
+const NUMBERS: &str = "numbers";
+const LAST_BATCH: &[u8] = b"last";
+/// sled is made durable before it gets more than this many bytes of keys and values since the last time: well within one segment of
+/// its log (512 KiB), so that it does not reuse a segment before our sync.
+const MOST_BEHIND_BYTES: usize = 128 << 10;
+
+/// The journal, and how much of it sled does not have durably.
+struct Ahead {
+    journal: Journal,
+    bytes: usize,
+}
 
 /// An engine in a directory of its own.
 pub struct SledEngine {
     dir: PathBuf,
     /// None only while it is dropped.
     db: Option<sled::Db>,
+    numbers: Option<sled::Tree>,
     data: File,
-    /// Excludes scans from a batch that is being applied (not from its sync), and batches from each other.
+    /// Held by the one batch that is being written.
+    journal: Mutex<Ahead>,
+    /// Excludes scans from a batch that is being applied.
     applying: RwLock<()>,
     stopped: AtomicBool,
 }
@@ -42,29 +60,86 @@ impl SledEngine {
         drop_half_snapshots(dir).map_err(io_error)?;
         let db = open_patiently(&config)?;
         let data = File::options().read(true).write(true).open(dir.join(DATA_FILE)).map_err(io_error)?;
+        let numbers = db.open_tree(NUMBERS).map_err(sled_error)?;
+        let last = last_batch(&numbers)?;
+        if last.is_none() && !journal::is_there(dir) {
+            Journal::create(dir)?;
+        }
+        let (journal, run) = Journal::open(dir, last.unwrap_or(0))?;
+        let ahead = Ahead { journal, bytes: 0 };
+        let engine = Self {
+            dir: dir.to_path_buf(),
+            db: Some(db),
+            numbers: Some(numbers),
+            data,
+            journal: Mutex::new(ahead),
+            applying: RwLock::new(()),
+            stopped: AtomicBool::new(false),
+        };
+        engine.take_over(run, last.unwrap_or(0))?;
         sync_tree(dir).map_err(io_error)?;
-        Ok(Self { dir: dir.to_path_buf(), db: Some(db), data, applying: RwLock::new(()), stopped: AtomicBool::new(false) })
+        Ok(engine)
+    }
+
+    /// Brings what the journal has and sled may not have into sled, durably.
+    fn take_over(&self, run: Option<Run>, last: u64) -> Result<(), EngineError> {
+        let mut ahead = self.journal.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(run) = run {
+            let known = usize::try_from(last.saturating_add(1).saturating_sub(run.first)).unwrap_or(usize::MAX);
+            for Writes(writes) in run.batches.iter().skip(known) {
+                self.write_all(writes.iter().map(|(key, value)| (key.as_slice(), value.as_deref())))?;
+            }
+        }
+        self.catch_up(&mut ahead)
     }
 
     fn db(&self) -> Result<&sled::Db, EngineError> {
         self.db.as_ref().ok_or_else(|| EngineError::Io("it is closed".into()))
     }
 
-    fn write_all(&self, batch: &Batch) -> Result<(), EngineError> {
-        let mut writes = sled::Batch::default();
-        for (key, value) in batch.writes() {
+    /// One write after the other: a batch of sled's would write its log out twice, through other threads. A part of a batch
+    /// that is found after a crash is made whole from the journal.
+    fn write_all<'a>(&self, pairs: impl Iterator<Item = (&'a [u8], Option<&'a [u8]>)>) -> Result<(), EngineError> {
+        let db = self.db()?;
+        for (key, value) in pairs {
             match value {
-                Some(value) => writes.insert(key, value),
-                None => writes.remove(key),
+                Some(value) => db.insert(key, value),
+                None => db.remove(key),
             }
+            .map_err(sled_error)?;
         }
-        self.db()?.apply_batch(writes).map_err(sled_error)
+        Ok(())
     }
 
-    fn make_durable(&self) -> Result<(), EngineError> {
+    /// Makes sled durable up to the last batch of the journal.
+    fn catch_up(&self, ahead: &mut Ahead) -> Result<(), EngineError> {
+        let numbers = self.numbers.as_ref().ok_or_else(|| EngineError::Io("it is closed".into()))?;
+        // The last in sled's log: where it is found again, so is all before it.
+        numbers.insert(LAST_BATCH, &ahead.journal.last().to_le_bytes()).map_err(sled_error)?;
         self.db()?.flush().map_err(sled_error)?;
-        if lab::has(Bug::CatalogNotSynced) { Ok(()) } else { self.data.sync_data().map_err(io_error) }
+        self.data.sync_data().map_err(io_error)?;
+        ahead.journal.caught_up();
+        ahead.bytes = 0;
+        Ok(())
     }
+
+    /// First into the journal, durably, then into sled, which is never ahead of it.
+    fn write(&self, ahead: &mut Ahead, batch: &Batch) -> Result<(), EngineError> {
+        let bytes = batch.bytes();
+        if ahead.bytes > 0 && ahead.bytes + bytes > MOST_BEHIND_BYTES {
+            self.catch_up(ahead)?;
+        }
+        ahead.journal.write(batch, !lab::has(Bug::CatalogNotSynced))?;
+        ahead.bytes += bytes;
+        let _alone = self.applying.write().unwrap_or_else(PoisonError::into_inner);
+        self.write_all(batch.writes())
+    }
+}
+
+fn last_batch(numbers: &sled::Tree) -> Result<Option<u64>, EngineError> {
+    let Some(bytes) = numbers.get(LAST_BATCH).map_err(sled_error)? else { return Ok(None) };
+    let number = <[u8; 8]>::try_from(bytes.as_ref()).map_err(|_| EngineError::Corrupt("the number of its last batch".into()))?;
+    Ok(Some(u64::from_le_bytes(number)))
 }
 
 impl Engine for SledEngine {
@@ -83,15 +158,16 @@ impl Engine for SledEngine {
 
     fn apply(&self, batch: &Batch) -> Result<(), ApplyError> {
         batch.check_sizes()?;
-        let alone = self.applying.write().unwrap_or_else(PoisonError::into_inner);
+        let mut ahead = self.journal.lock().unwrap_or_else(PoisonError::into_inner);
         if self.stopped.load(Ordering::SeqCst) {
             return Err(ApplyError::Stopped);
         }
         batch.check_expected(|key| self.get(key))?;
-        let written = self.write_all(batch);
-        drop(alone);
+        if batch.is_empty() {
+            return Ok(());
+        }
         // A failed sync is never tried again: the kernel may have dropped the pages that it could not write.
-        written.and_then(|()| self.make_durable()).map_err(|e| {
+        self.write(&mut ahead, batch).map_err(|e| {
             self.stopped.store(true, Ordering::SeqCst);
             ApplyError::Unknown(e)
         })
@@ -108,12 +184,21 @@ impl Engine for SledEngine {
 }
 
 impl Drop for SledEngine {
-    /// sled panics when its last sync fails. Nothing is lost by that: what was answered is durable.
+    /// After this the journal is not needed. sled panics when its last sync fails. Nothing is lost by that: what was answered is durable.
     fn drop(&mut self) {
-        let db = self.db.take();
-        if catch_unwind(AssertUnwindSafe(|| drop(db))).is_err() {
-            tracing::error!(dir = %self.dir.display(), "the database could not be closed (the reason is above)");
-        }
+        let closed = catch_unwind(AssertUnwindSafe(|| {
+            let mut ahead = self.journal.lock().unwrap_or_else(PoisonError::into_inner);
+            let caught_up = if ahead.bytes > 0 && !self.stopped.load(Ordering::SeqCst) { self.catch_up(&mut ahead) } else { Ok(()) };
+            drop(ahead);
+            drop((self.numbers.take(), self.db.take()));
+            caught_up
+        }));
+        let why = match closed {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "the reason is above".into(),
+        };
+        tracing::error!(dir = %self.dir.display(), why, "the database could not be closed; nothing is lost, the journal has it");
     }
 }
 

@@ -1,8 +1,9 @@
 //! The format document and the code say the same.
 
 use super::support::{key, volume};
-use crate::catalog::keyspace;
+use crate::catalog::engine::Batch;
 use crate::catalog::record::{ReclaimEntry, Record, State, VALUE_FORMAT, encode};
+use crate::catalog::{journal_format, keyspace};
 use kvdb_protocol::message::Deleted;
 use kvdb_protocol::{ContentHash, UnixMillis, VersionId};
 
@@ -54,6 +55,19 @@ fn the_worked_example_of_the_document_is_what_the_code_writes() {
     assert_eq!(documented("value of the state"), hex(&encode(&state, "state").unwrap()));
     assert_eq!(documented("key of the decision on the put"), hex(&keyspace::put_decision(3, version())));
     assert_eq!(documented("key of the decision on the delete"), hex(&keyspace::delete_decision(3, version(), 258)));
+}
+
+#[test]
+fn the_worked_example_of_the_journal_is_what_the_code_writes() {
+    let mut batch = Batch::default();
+    batch.delete(keyspace::META_STATE);
+    let record = journal_format::record(&[3; 32], 9, 9, &batch).unwrap();
+    let head = "record of the journal, up to its hash, if batch 9 begins a run and deletes the key of the state";
+    assert_eq!(documented(head), hex(&record[..28]));
+    let writes = documented("batch of this record");
+    assert_eq!(writes, hex(&record[60..][..writes.len() / 2]));
+    assert_eq!((record.len(), record[24]), (journal_format::SECTOR, u8::try_from(writes.len() / 2).unwrap()));
+    assert!(DOCUMENT.contains("`kvdbjrn1`") && journal_format::file_head(&[3; 32]).starts_with(b"kvdbjrn1"));
 }
 
 #[test]
