@@ -31,7 +31,7 @@ pub(crate) async fn receive(node: &Arc<Node>, request: Request, query: &Query) -
     }
     let digests = DigestCheck::from_headers(&head.headers)?;
     let claim = node.claim(ticket.version)?;
-    refuse_used(node, &ticket).await?;
+    refuse_used(node, &ticket)?;
     let place = place(node, at).await?;
     let upload =
         Upload::open(node, &ticket, encoded, Leg { at, len, hold }, HeaderMap::new()).await.map_err(|f| f.problem.at_volume(f.volume))?;

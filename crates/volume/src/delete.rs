@@ -20,7 +20,7 @@ pub(crate) async fn delete(node: &Arc<Node>, key: &Key, encoded: &str) -> Result
         let version = committed.removed.unwrap_or(ticket.version);
         let deleted = Deleted { seq: committed.seq, time: committed.modified };
         let item = ReclaimItem { key: ticket.key.clone(), version, deleted: Some(deleted) };
-        if let Err(e) = node.with_store(move |s| s.remove(&[item])).await {
+        if let Err(e) = node.remove(vec![item]).await {
             // The key is gone for good; the master has the copy removed later.
             tracing::warn!(key = %ticket.key, %version, error = %e, "the copy is not removed yet");
         }

@@ -8,6 +8,7 @@ use crate::scrub::Scrub;
 use crate::store::{Store, StoreError};
 use crate::used::UsedTickets;
 use kvdb_protocol::limits::MAX_REPLICAS;
+use kvdb_protocol::message::ReclaimItem;
 use kvdb_protocol::{ClusterId, ClusterSecret, ErrorCode, Key, Problem, Ticket, TicketKey, VersionId, VolumeId};
 use kvdb_server::peer::{Credentials, Peers};
 use std::collections::HashSet;
@@ -201,6 +202,11 @@ impl Node {
 
     pub fn busy(&self) -> u64 {
         self.busy.load(Ordering::Relaxed)
+    }
+
+    /// Removes versions, as [`Store::remove`] does.
+    pub async fn remove(&self, items: Vec<ReclaimItem>) -> Result<(), Problem> {
+        self.store.remove_in_task(items).await.map_err(|e| e.to_problem())
     }
 
     /// Runs a whole operation of the store on a thread where it may block.

@@ -130,7 +130,7 @@ pub(crate) async fn reclaim(node: &Arc<Node>, mut request: Request) -> Result<Re
     let log = node.fetch_log.read().await;
     let mut versions = message.versions;
     versions.retain(|item| !log.outdates(item.version, message.sent));
-    node.with_store(move |s| s.remove(&versions)).await?;
+    node.remove(versions).await?;
     Ok(body::json(StatusCode::OK, &()))
 }
 

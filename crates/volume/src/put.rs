@@ -28,7 +28,7 @@ pub(crate) async fn put(node: &Arc<Node>, request: Request, key: &Key, encoded: 
     let len = content_length(request.headers());
     let mut digests = DigestCheck::from_headers(request.headers())?;
     let claim = node.claim(ticket.version)?;
-    refuse_used(node, &ticket).await?;
+    refuse_used(node, &ticket)?;
     let _place = place(node, at).await?;
     let mut upload = match Upload::open(node, &ticket, encoded, Leg { at, len, hold: false }, HeaderMap::new()).await {
         Ok(upload) => upload,
@@ -68,11 +68,10 @@ pub(crate) fn content_length(headers: &HeaderMap) -> Option<u64> {
 }
 
 /// A ticket is good for one upload: its version is either not here, or was made with it.
-pub(crate) async fn refuse_used(node: &Node, ticket: &Ticket) -> Result<(), Problem> {
-    let (key, version) = (ticket.key.clone(), ticket.version);
-    match node.with_store(move |s| s.get(&key, version)).await? {
-        None => Ok(()),
-        Some(_) => Err(Problem::new(ErrorCode::BadTicket, "the ticket has been used; ask the master again")),
+pub(crate) fn refuse_used(node: &Node, ticket: &Ticket) -> Result<(), Problem> {
+    match node.store.has(&ticket.key, ticket.version).map_err(|e| e.to_problem())? {
+        false => Ok(()),
+        true => Err(Problem::new(ErrorCode::BadTicket, "the ticket has been used; ask the master again")),
     }
 }
 

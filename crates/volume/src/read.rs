@@ -28,8 +28,14 @@ pub(crate) async fn read(node: &Arc<Node>, request: Request, key: Key, query: &Q
         })?
         .parse()
         .map_err(|_| Problem::new(ErrorCode::BadRequest, "the version is malformed"))?;
-    let wanted = key.clone();
-    let stored = match node.with_store(move |s| s.get(&wanted, version)).await {
+    let found = match node.store.in_memory(&key, version) {
+        Some(stored) => Ok(Some(stored)),
+        None => {
+            let wanted = key.clone();
+            node.with_store(move |s| s.get_for_reader(&wanted, version)).await
+        }
+    };
+    let stored = match found {
         // This clock is at most a message behind the master's, never ahead: what has expired here is absent there. The master sends
         // nobody here for what has expired, but a URL that was kept may be used again.
         Ok(Some(stored)) if !expired(node, &stored.entry) => stored,

@@ -21,14 +21,47 @@ enum ToDisk {
 }
 
 /// The copy that is being written here. Dropped before it is finished, it leaves nothing.
-pub(crate) struct LocalCopy {
+pub(crate) enum LocalCopy {
+    /// Small, and kept in memory until it goes into the index.
+    Small(Box<Staged>),
+    /// Written by a thread of its own.
+    Thread(CopyThread),
+}
+
+pub(crate) struct CopyThread {
     to_disk: mpsc::Sender<ToDisk>,
     failed: oneshot::Receiver<StoreError>,
 }
 
 impl LocalCopy {
-    /// Reserves space, on the thread that then writes until the end.
+    /// Reserves space.
     pub async fn begin(node: &Node, value: NewValue) -> Result<Self, Problem> {
+        match node.store.begin_small(&value) {
+            Some(begun) => begun.map(|staged| Self::Small(Box::new(staged))).map_err(|e| e.to_problem()),
+            None => CopyThread::begin(node, value).await.map(Self::Thread),
+        }
+    }
+
+    /// Takes bytes; waits while the disk is slower than the sender.
+    pub async fn write(&mut self, bytes: Bytes) -> Result<(), Problem> {
+        match self {
+            Self::Small(staged) => staged.write(&bytes).map_err(|e| e.to_problem()),
+            Self::Thread(thread) => thread.write(bytes).await,
+        }
+    }
+
+    /// Makes it durable, as prepared.
+    pub async fn finish(self) -> Result<Prepared, Problem> {
+        match self {
+            Self::Small(staged) => staged.finish_in_task().await.map_err(|e| e.to_problem()),
+            Self::Thread(thread) => thread.finish().await,
+        }
+    }
+}
+
+impl CopyThread {
+    /// Reserves space, on the thread that then writes until the end.
+    async fn begin(node: &Node, value: NewValue) -> Result<Self, Problem> {
         let (to_disk, from_socket) = mpsc::channel(WAITING_PORTIONS);
         let (ready, is_ready) = oneshot::channel();
         let (fail, failed) = oneshot::channel();
@@ -48,16 +81,14 @@ impl LocalCopy {
         }
     }
 
-    /// Takes bytes; waits while the disk is slower than the sender.
-    pub async fn write(&mut self, bytes: Bytes) -> Result<(), Problem> {
+    async fn write(&mut self, bytes: Bytes) -> Result<(), Problem> {
         match self.to_disk.send(ToDisk::Bytes(bytes)).await {
             Ok(()) => Ok(()),
             Err(_) => Err(self.failure().await),
         }
     }
 
-    /// Makes it durable, as prepared.
-    pub async fn finish(mut self) -> Result<Prepared, Problem> {
+    async fn finish(mut self) -> Result<Prepared, Problem> {
         let (tx, rx) = oneshot::channel();
         if self.to_disk.send(ToDisk::Finish(tx)).await.is_err() {
             return Err(self.failure().await);
@@ -268,10 +299,10 @@ impl Durable {
         let PreparedUpload { node, ticket, next } = self.upload;
         let (key, version) = (ticket.key.clone(), ticket.version);
         let done = match committed.standing {
-            Standing::Current => node.with_store(move |s| s.mark_committed(&key, version, committed.seq).map(drop)).await,
+            Standing::Current => node.store.note_committed(key, version, committed.seq).await.map_err(|e| e.to_problem()),
             // The master says of each volume's copy whether it stays, when asked.
             Standing::Moved => Ok(()),
-            Standing::Gone => node.with_store(move |s| s.remove(&[ReclaimItem { key, version, deleted: None }])).await,
+            Standing::Gone => node.remove(vec![ReclaimItem { key, version, deleted: None }]).await,
         };
         if let Err(e) = done {
             tracing::warn!(key = %ticket.key, version = %ticket.version, error = %e, "the commit is not noted here and will be asked for");

@@ -1,5 +1,7 @@
 //! Group commit: one thread takes whatever waits, makes one batch of it with one sync, then answers all.
 
+use super::hot::Hot;
+use super::requests::{Op, Outcome, Request, Requests, stop};
 use super::reserve::Reserve;
 use super::tables::{Counters, Table, Tables};
 use super::{Aside, IndexError, IndexOptions, tombstone_cutoff};
@@ -13,13 +15,11 @@ use kvdb_protocol::message::ReclaimItem;
 use kvdb_protocol::{Key, VersionId};
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-/// Changes that wait; whoever comes next waits outside. Each may carry a small value.
-const MAX_WAITING: usize = 64;
 /// Most changes of one batch.
 const MAX_BATCH_OPS: usize = 128;
 /// How long an unsynced change may stay so.
@@ -30,97 +30,43 @@ const SWEEP_EVERY: Duration = Duration::from_secs(3600);
 const SWEEP_BATCH: usize = 1000;
 /// Room without which nothing at all is written, besides twice the batch itself, in bytes.
 const LAST_ROOM_BYTES: u64 = 64 << 10;
-/// A batch that takes longer than this is not waited for: the engine can wait for ever on a full disk.
-const MAX_WAIT: Duration = Duration::from_secs(60);
 
-/// A change.
-pub enum Op {
-    Put { key: Key, version: VersionId, record: ValueRecord, inline: Option<Vec<u8>> },
-    Adopt { values: Vec<(Key, VersionId, ValueRecord)> },
-    Commit { key: Key, version: VersionId, seq: u64 },
-    Remove { items: Vec<ReclaimItem> },
-    PutAside { copies: Vec<Aside> },
-    Told { copies: Vec<(Key, VersionId)> },
-}
-
-/// What became of a change.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// It is done.
-    Done,
-    /// A put found the version there already, as this.
-    Present(Box<ValueRecord>),
-    /// A put found that the version was deleted.
-    Deleted,
-    /// A commit found no such version.
-    Absent,
-    /// A remove left these blob files without an entry.
-    Removed(Vec<VersionId>),
-}
-
-struct Request {
-    op: Op,
-    answer: SyncSender<Result<Outcome, IndexError>>,
-}
-
-/// The handle to the thread. Dropping it lets the thread finish what waits, and waits for it.
+/// The thread, and the way to it. Dropping it lets the thread finish what waits, and waits for it.
 pub struct Committer {
-    requests: Option<SyncSender<Request>>,
+    requests: Option<Requests>,
     thread: Option<JoinHandle<()>>,
-    stopped: Arc<Mutex<Option<String>>>,
 }
 
 impl Committer {
-    pub fn start(tables: Tables, counters: Arc<Counters>, dir: PathBuf, options: IndexOptions) -> std::io::Result<Self> {
-        let (sender, requests) = sync_channel(MAX_WAITING);
-        let stopped = Arc::new(Mutex::new(None));
+    pub fn start(tables: Tables, counters: Arc<Counters>, hot: Arc<Hot>, dir: PathBuf, options: IndexOptions) -> std::io::Result<Self> {
+        let (requests, waiting) = Requests::new();
         let reserve = Reserve::new(options.reserve.clone(), options.reserve_bytes);
         let worker = Worker {
             tables,
             counters,
+            hot,
             dir,
             options,
-            stopped: Arc::clone(&stopped),
+            stopped: requests.stopped_slot(),
             unsynced_since: None,
             next_sweep: Instant::now(),
             reserve,
         };
-        let thread = std::thread::Builder::new().name("kvdb-index".into()).spawn(move || worker.run(&requests))?;
-        Ok(Self { requests: Some(sender), thread: Some(thread), stopped })
+        let thread = std::thread::Builder::new().name("kvdb-index".into()).spawn(move || worker.run(&waiting))?;
+        Ok(Self { requests: Some(requests), thread: Some(thread) })
     }
 
-    /// Makes a change and waits for it.
-    pub fn run(&self, op: Op) -> Result<Outcome, IndexError> {
-        if let Some(reason) = self.stopped() {
-            return Err(IndexError::Stopped(reason));
-        }
-        let (answer, result) = sync_channel(1);
-        let sent = self.requests.as_ref().is_some_and(|r| r.send(Request { op, answer }).is_ok());
-        if !sent {
-            return Err(self.stop("its thread has ended"));
-        }
-        match result.recv_timeout(MAX_WAIT) {
-            Ok(outcome) => outcome,
-            Err(RecvTimeoutError::Timeout) => Err(self.stop("a write did not end")),
-            Err(RecvTimeoutError::Disconnected) => Err(self.stop("its thread has ended")),
-        }
-    }
-
-    /// Why nothing more is written, if so.
-    pub fn stopped(&self) -> Option<String> {
-        self.stopped.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    fn stop(&self, reason: &str) -> IndexError {
-        stop(&self.stopped, reason)
+    /// Where changes are asked for. None only while it is dropped.
+    pub fn requests(&self) -> Result<&Requests, IndexError> {
+        self.requests.as_ref().ok_or_else(|| IndexError::Stopped("it is closed".into()))
     }
 }
 
 impl Drop for Committer {
     fn drop(&mut self) {
-        drop(self.requests.take());
+        let stopped = self.requests.take().and_then(|r| r.stopped());
         // A thread that hangs in the engine cannot be waited for; the process is then ending anyway.
-        if self.stopped().is_none()
+        if stopped.is_none()
             && let Some(thread) = self.thread.take()
             && thread.join().is_err()
         {
@@ -129,19 +75,10 @@ impl Drop for Committer {
     }
 }
 
-/// Notes that nothing more is written, with the first reason.
-fn stop(stopped: &Mutex<Option<String>>, reason: &str) -> IndexError {
-    let mut slot = stopped.lock().unwrap_or_else(PoisonError::into_inner);
-    let first = slot.get_or_insert_with(|| {
-        tracing::error!(reason, "the index takes no more writes");
-        reason.to_string()
-    });
-    IndexError::Stopped(first.clone())
-}
-
 struct Worker {
     tables: Tables,
     counters: Arc<Counters>,
+    hot: Arc<Hot>,
     dir: PathBuf,
     options: IndexOptions,
     stopped: Arc<Mutex<Option<String>>>,
@@ -218,20 +155,21 @@ impl Worker {
         let Batch { writes, changed, must_sync, .. } = batch;
         if let Some(free) = room.and_then(|_| self.no_room_for(&writes)) {
             return answers.into_iter().for_each(|(answer, outcome)| {
-                let _gone = answer.send(outcome.and(Err(IndexError::NoSpace { free })));
+                answer.give(outcome.and(Err(IndexError::NoSpace { free })));
             });
         }
         let written = self.write(self.tables.batch(writes), must_sync);
         if written.is_ok() {
             changed.values().for_each(|(before, after)| self.counters.change(before.as_ref(), after.as_ref()));
+            // Before anybody is told: what is removed is not read any more.
+            self.hot.forget(changed.iter().filter(|(_, (_, after))| !matches!(after, Some(Record::Value(_)))).map(|(k, _)| k.as_slice()));
         }
         for (answer, outcome) in answers {
             let outcome = match (&written, outcome) {
                 (Err(reason), Ok(_)) => Err(IndexError::Stopped(reason.clone())),
                 (_, outcome) => outcome,
             };
-            // Whoever asked may have stopped waiting; the change stands all the same.
-            let _ = answer.send(outcome);
+            answer.give(outcome);
         }
     }
 

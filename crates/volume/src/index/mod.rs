@@ -2,10 +2,13 @@
 //! one committer thread, which puts whatever waits into one batch with one sync.
 
 mod committer;
+mod hot;
+mod requests;
 mod reserve;
 mod tables;
 
-pub use committer::Outcome;
+pub use hot::Small;
+pub use requests::Outcome;
 pub use tables::Counters;
 
 use crate::disk::{self, DiskError};
@@ -14,9 +17,11 @@ use crate::format::record::{
     Record, ValueRecord, blob_list_key, entry_key, parse_bad_row, parse_blob_list_key, parse_entry_key, parse_time_list_key,
 };
 use bytes::Bytes;
-use committer::{Committer, Op};
+use committer::Committer;
+use hot::Hot;
 use kvdb_protocol::message::{BadCopy, Entry, ReclaimItem, SettleItem};
 use kvdb_protocol::{Key, UnixMillis, VersionId};
+use requests::{Op, Requests};
 use std::ops::Bound;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -101,6 +106,7 @@ pub struct Aside {
 pub struct Index {
     tables: Tables,
     counters: Arc<Counters>,
+    hot: Arc<Hot>,
     committer: Committer,
 }
 
@@ -112,9 +118,10 @@ impl Index {
     pub fn open(dir: &Path, options: &IndexOptions) -> Result<Self, IndexOpenError> {
         let tables = Tables::open(dir, options.cache_bytes)?;
         let counters = Arc::new(tables.count().map_err(|e| IndexOpenError::Damaged(e.to_string()))?);
-        let committer =
-            Committer::start(tables.clone(), Arc::clone(&counters), dir.to_path_buf(), options.clone()).map_err(IndexOpenError::System)?;
-        Ok(Self { tables, counters, committer })
+        let hot = Arc::new(Hot::default());
+        let committer = Committer::start(tables.clone(), Arc::clone(&counters), Arc::clone(&hot), dir.to_path_buf(), options.clone())
+            .map_err(IndexOpenError::System)?;
+        Ok(Self { tables, counters, hot, committer })
     }
 
     /// Numbers of what it holds.
@@ -124,7 +131,11 @@ impl Index {
 
     /// Why it stopped, if it did.
     pub fn stopped(&self) -> Option<String> {
-        self.committer.stopped()
+        self.committer.requests().map_or_else(|e| Some(e.to_string()), Requests::stopped)
+    }
+
+    fn run(&self, op: Op) -> Result<Outcome, IndexError> {
+        self.committer.requests()?.run(op)
     }
 
     /// What it holds for a key and version.
@@ -149,7 +160,44 @@ impl Index {
     /// # Errors
     /// It is not added, or not known to be.
     pub fn put(&self, key: &Key, version: VersionId, record: ValueRecord, inline: Option<Vec<u8>>) -> Result<Outcome, IndexError> {
-        self.committer.run(Op::Put { key: key.clone(), version, record, inline })
+        self.run(Op::Put { key: key.clone(), version, record, inline })
+    }
+
+    /// The same as a task, for a small value, which stays in memory for the readers that often follow.
+    ///
+    /// # Errors
+    /// As of [`Index::put`].
+    pub async fn put_small(&self, key: &Key, version: VersionId, record: ValueRecord, bytes: Vec<u8>) -> Result<Outcome, IndexError> {
+        let removals = self.hot.removals();
+        let small = Small { entry: record.clone().into_entry(key.clone(), version), bytes: Bytes::copy_from_slice(&bytes) };
+        let op = Op::Put { key: key.clone(), version, record, inline: Some(bytes) };
+        let outcome = self.committer.requests()?.run_in_task(op).await?;
+        if outcome == Outcome::Done {
+            self.hot.keep(entry_key(key, version), small, removals);
+        }
+        Ok(outcome)
+    }
+
+    /// A small value that is in memory. Never blocks.
+    pub fn in_memory(&self, key: &Key, version: VersionId) -> Option<Small> {
+        self.hot.get(&entry_key(key, version))
+    }
+
+    /// A small value from the index, which stays in memory for the next readers.
+    ///
+    /// # Errors
+    /// As of `read`, which is to read it.
+    pub fn keeping<T, E>(
+        &self,
+        read: impl FnOnce() -> Result<Option<T>, E>,
+        small: impl FnOnce(&T) -> Option<Small>,
+    ) -> Result<Option<T>, E> {
+        let removals = self.hot.removals();
+        let found = read()?;
+        if let Some(small) = found.as_ref().and_then(small) {
+            self.hot.keep(entry_key(&small.entry.key, small.entry.version), small, removals);
+        }
+        Ok(found)
     }
 
     /// Adds values that were found as blob files, durably.
@@ -157,7 +205,7 @@ impl Index {
     /// # Errors
     /// They are not added, or not known to be.
     pub fn adopt(&self, values: Vec<(Key, VersionId, ValueRecord)>) -> Result<(), IndexError> {
-        self.committer.run(Op::Adopt { values }).map(drop)
+        self.run(Op::Adopt { values }).map(drop)
     }
 
     /// Notes that a value was committed; durable within a second or with the next change.
@@ -165,7 +213,26 @@ impl Index {
     /// # Errors
     /// It is not noted.
     pub fn commit(&self, key: &Key, version: VersionId, seq: u64) -> Result<Outcome, IndexError> {
-        self.committer.run(Op::Commit { key: key.clone(), version, seq })
+        self.run(Op::Commit { key: key.clone(), version, seq })
+    }
+
+    /// The same, which nobody waits for; a failure stops the index, and is logged.
+    ///
+    /// # Errors
+    /// It will not be noted.
+    pub async fn leave_commit(&self, key: Key, version: VersionId, seq: u64) -> Result<(), IndexError> {
+        self.committer.requests()?.leave(Op::Commit { key, version, seq }).await
+    }
+
+    /// As [`Index::remove`], as a task.
+    ///
+    /// # Errors
+    /// As of [`Index::remove`].
+    pub async fn remove_in_task(&self, items: Vec<ReclaimItem>) -> Result<Vec<VersionId>, IndexError> {
+        match self.committer.requests()?.run_in_task(Op::Remove { items }).await? {
+            Outcome::Removed(files) => Ok(files),
+            _ => Ok(Vec::new()),
+        }
     }
 
     /// Removes values and leaves tombstones, durably. The versions whose blob files are now nobody's come back.
@@ -173,7 +240,7 @@ impl Index {
     /// # Errors
     /// It is not done, or not known to be.
     pub fn remove(&self, items: &[ReclaimItem]) -> Result<Vec<VersionId>, IndexError> {
-        match self.committer.run(Op::Remove { items: items.to_vec() })? {
+        match self.run(Op::Remove { items: items.to_vec() })? {
             Outcome::Removed(files) => Ok(files),
             _ => Ok(Vec::new()),
         }
@@ -185,7 +252,7 @@ impl Index {
     /// # Errors
     /// It is not done, or not known to be.
     pub fn put_aside(&self, copies: Vec<Aside>) -> Result<Vec<VersionId>, IndexError> {
-        match self.committer.run(Op::PutAside { copies })? {
+        match self.run(Op::PutAside { copies })? {
             Outcome::Removed(files) => Ok(files),
             _ => Ok(Vec::new()),
         }
@@ -216,7 +283,7 @@ impl Index {
     /// # Errors
     /// It is not noted.
     pub fn told(&self, copies: Vec<(Key, VersionId)>) -> Result<(), IndexError> {
-        self.committer.run(Op::Told { copies }).map(drop)
+        self.run(Op::Told { copies }).map(drop)
     }
 
     /// Whether a version should have a blob file.

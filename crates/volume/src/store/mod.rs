@@ -10,6 +10,7 @@ mod error;
 mod identity;
 mod open;
 mod sink;
+mod small;
 mod space;
 mod staged;
 mod stored;
@@ -240,13 +241,7 @@ impl Store {
                 }
                 other => other?,
             };
-            for version in removed {
-                let path = disk::blob_path(&self.inner.blobs, version);
-                // Not durable: a file that comes back after a power cut is found at the next start.
-                if let Err(error) = disk::remove_if_there(&path) {
-                    tracing::error!(%error, "the space of a removed value is not freed until the next start");
-                }
-            }
+            self.inner.unlink(&removed);
         }
         Ok(())
     }

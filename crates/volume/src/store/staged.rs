@@ -2,6 +2,7 @@
 
 use super::error::StoreError;
 use super::sink::FileSink;
+use super::small::blocking;
 use super::space::Reservation;
 use super::{Inner, NewValue};
 use crate::disk::DiskError;
@@ -102,10 +103,7 @@ impl Staged {
     /// # Errors
     /// Nothing of it is here, or it is not known to be.
     pub fn finish(self) -> Result<Prepared, StoreError> {
-        let found = self.len();
-        if let Some(expected) = self.value.len.filter(|len| *len != found) {
-            return Err(StoreError::Length { expected, found });
-        }
+        self.check_length()?;
         let Self { store, value, hasher, sink } = self;
         store.check_writable()?;
         let finished = match sink {
@@ -124,6 +122,32 @@ impl Staged {
             store.stop_if_sync_failed(e);
         }
         finished
+    }
+
+    /// As [`Staged::finish`], as a task: a value that lives in the index, of announced length, needs no thread that may block.
+    ///
+    /// # Errors
+    /// As of [`Staged::finish`].
+    pub async fn finish_in_task(self) -> Result<Prepared, StoreError> {
+        self.check_length()?;
+        match self {
+            Self { store, value, mut hasher, sink: Sink::Memory(bytes, _promise) } if value.len.is_some() => {
+                store.check_writable()?;
+                hasher.update(&bytes);
+                let tree = hasher.finish();
+                let put = store.index.put_small(&value.key, value.version, record(&value, &tree, Place::Inline), bytes);
+                entered(&value, put.await?, &tree, Place::Inline)
+            }
+            other => blocking(move || other.finish()).await,
+        }
+    }
+
+    fn check_length(&self) -> Result<(), StoreError> {
+        let found = self.len();
+        match self.value.len.filter(|len| *len != found) {
+            Some(expected) => Err(StoreError::Length { expected, found }),
+            None => Ok(()),
+        }
     }
 }
 
@@ -166,7 +190,12 @@ fn finish_file(store: &Inner, value: &NewValue, mut hasher: TreeHasher, file: Fi
 
 /// Adds the entry to the index.
 fn enter(store: &Inner, value: &NewValue, tree: &TreeHash, place: Place, inline: Option<Vec<u8>>) -> Result<Prepared, StoreError> {
-    let record = ValueRecord {
+    let outcome = store.index.put(&value.key, value.version, record(value, tree, place), inline)?;
+    entered(value, outcome, tree, place)
+}
+
+fn record(value: &NewValue, tree: &TreeHash, place: Place) -> ValueRecord {
+    ValueRecord {
         len: tree.len,
         hash: tree.root,
         place,
@@ -176,8 +205,11 @@ fn enter(store: &Inner, value: &NewValue, tree: &TreeHash, place: Place, inline:
         commit_by: value.commit_by,
         replicas: value.replicas.clone(),
         seq: None,
-    };
-    match store.index.put(&value.key, value.version, record, inline)? {
+    }
+}
+
+fn entered(value: &NewValue, outcome: Outcome, tree: &TreeHash, place: Place) -> Result<Prepared, StoreError> {
+    match outcome {
         Outcome::Present(there) => same_or_used(value, &there, tree, place),
         Outcome::Deleted => Err(StoreError::VersionUsed { version: value.version }),
         _ => Ok(Prepared { len: tree.len, hash: tree.root }),

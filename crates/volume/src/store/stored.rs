@@ -75,6 +75,14 @@ impl Stored {
         }
     }
 
+    /// The bytes of a value in the index.
+    pub(super) fn inline_bytes(&self) -> Option<&Bytes> {
+        match &self.source {
+            Source::Inline(bytes) => Some(bytes),
+            Source::File { .. } => None,
+        }
+    }
+
     /// When its file was last changed, be it only its name or its permissions; none for a value in the index.
     pub fn changed(&self) -> Option<Changed> {
         match &self.source {

@@ -1,0 +1,95 @@
+//! Small values: what is done with them where they arrive, as a task, without a thread that may block.
+//!
+//! All that these wait for is the index's thread; only where the disk has to be asked do they take a thread of their own.
+
+use super::error::StoreError;
+use super::staged::Staged;
+use super::stored::Stored;
+use super::{NewValue, REMOVE_BATCH, Store};
+use crate::disk;
+use crate::index::{IndexError, Small};
+use kvdb_protocol::message::ReclaimItem;
+use kvdb_protocol::{Key, VersionId};
+use std::sync::Arc;
+
+impl Store {
+    /// Begins a value that will live in the index, without blocking; none: it will have a file, or may get one.
+    ///
+    /// # Errors
+    /// As of [`Store::begin`].
+    pub fn begin_small(&self, value: &NewValue) -> Option<Result<Staged, StoreError>> {
+        let small = value.len.is_some_and(|len| len <= self.inner.options.max_inline_bytes);
+        small.then(|| Staged::begin(Arc::clone(&self.inner), value.clone()))
+    }
+
+    /// Whether this version is here. Looks in place: the index knows of most versions that it has not without asking the disk.
+    ///
+    /// # Errors
+    /// The index cannot be read.
+    pub fn has(&self, key: &Key, version: VersionId) -> Result<bool, StoreError> {
+        Ok(self.inner.value_record(key, version)?.is_some())
+    }
+
+    /// A small value that was written or read lately.
+    pub fn in_memory(&self, key: &Key, version: VersionId) -> Option<Stored> {
+        self.inner.index.in_memory(key, version).and_then(|small| Stored::inline(small.entry, small.bytes).ok())
+    }
+
+    /// As [`Store::get`]; a small value stays in memory for the next readers.
+    ///
+    /// # Errors
+    /// As of [`Store::get`].
+    pub fn get_for_reader(&self, key: &Key, version: VersionId) -> Result<Option<Stored>, StoreError> {
+        let small = |stored: &Stored| Some(Small { entry: stored.entry.clone(), bytes: stored.inline_bytes()?.clone() });
+        self.inner.index.keeping(|| self.inner.get(key, version), small)
+    }
+
+    /// Has it noted that a version was committed; as [`Store::mark_committed`], but nobody waits for it.
+    ///
+    /// # Errors
+    /// The index failed.
+    pub async fn note_committed(&self, key: Key, version: VersionId, seq: u64) -> Result<(), StoreError> {
+        Ok(self.inner.index.leave_commit(key, version, seq).await?)
+    }
+
+    /// As [`Store::remove`], as a task; only what has files takes a thread.
+    ///
+    /// # Errors
+    /// As of [`Store::remove`].
+    pub async fn remove_in_task(self: &Arc<Self>, items: Vec<ReclaimItem>) -> Result<(), StoreError> {
+        for batch in items.chunks(REMOVE_BATCH) {
+            let (store, again) = (Arc::clone(self), batch.to_vec());
+            match self.inner.index.remove_in_task(batch.to_vec()).await {
+                Ok(files) if files.is_empty() => {}
+                Ok(files) => {
+                    let unlink = move || {
+                        store.inner.unlink(&files);
+                        Ok(())
+                    };
+                    blocking(unlink).await?;
+                }
+                Err(IndexError::NoSpace { .. }) => blocking(move || store.remove(&again)).await?,
+                Err(e) => return Err(e.into()),
+            }
+        }
+        Ok(())
+    }
+}
+
+impl super::Inner {
+    /// Removes the files of values that are in the index no more.
+    pub(super) fn unlink(&self, versions: &[VersionId]) {
+        for version in versions {
+            let path = disk::blob_path(&self.blobs, *version);
+            // Not durable: a file that comes back after a power cut is found at the next start.
+            if let Err(error) = disk::remove_if_there(&path) {
+                tracing::error!(%error, "the space of a removed value is not freed until the next start");
+            }
+        }
+    }
+}
+
+/// Runs what may block.
+pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, StoreError> + Send + 'static) -> Result<T, StoreError> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|e| Err(IndexError::Stopped(format!("a storage task failed: {e}")).into()))
+}
