@@ -155,7 +155,7 @@ pub(crate) async fn blob(node: &Arc<Node>, request: Request, query: &Query) -> R
         }
     };
     let len = stored.entry.len;
-    let mut reader = Reader::new(node, stored, 0, len, None);
+    let mut reader = Reader::new(node, Arc::new(stored), 0, len, None);
     reader.start().await.map_err(|fault| match fault {
         ReadFault::Busy => Problem::new(ErrorCode::Busy, "memory for reads is in use by slow readers; try again"),
         ReadFault::BadCopy => absent(),

@@ -6,6 +6,7 @@ use crate::node::Node;
 use crate::put::redirect;
 use crate::range::{self, Ranged};
 use crate::send::Reader;
+use crate::store::Stored;
 use crate::stream::ReadFault;
 use crate::tree_page;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
@@ -28,14 +29,7 @@ pub(crate) async fn read(node: &Arc<Node>, request: Request, key: Key, query: &Q
         })?
         .parse()
         .map_err(|_| Problem::new(ErrorCode::BadRequest, "the version is malformed"))?;
-    let found = match node.store.in_memory(&key, version) {
-        Some(stored) => Ok(Some(stored)),
-        None => {
-            let wanted = key.clone();
-            node.with_store(move |s| s.get_for_reader(&wanted, version)).await
-        }
-    };
-    let stored = match found {
+    let stored = match open(node, &key, version).await {
         // This clock is at most a message behind the master's, never ahead: what has expired here is absent there. The master sends
         // nobody here for what has expired, but a URL that was kept may be used again.
         Ok(Some(stored)) if !expired(node, &stored.entry) => stored,
@@ -81,6 +75,17 @@ pub(crate) async fn read(node: &Arc<Node>, request: Request, key: Key, query: &Q
     let mut response = answer(node, status, &entry, part, reader.into_body())?;
     set(response.headers_mut(), header::CONTENT_LENGTH, &(end - first).to_string())?;
     Ok(response)
+}
+
+async fn open(node: &Node, key: &Key, version: VersionId) -> Result<Option<Arc<Stored>>, Problem> {
+    if let Some(stored) = node.store.at_hand(key, version) {
+        return Ok(Some(stored));
+    }
+    if let Some(small) = node.store.in_memory(key, version) {
+        return Ok(Some(Arc::new(small)));
+    }
+    let key = key.clone();
+    node.with_store(move |s| s.open_value(&key, version)).await
 }
 
 /// Before the first beat nobody knows the cluster's time.

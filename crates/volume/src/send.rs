@@ -28,8 +28,7 @@ pub(crate) enum Reader {
 
 impl Reader {
     /// Bytes `first..end` of a value. Without a sender of the connection they go through this process.
-    pub fn new(node: &Arc<Node>, stored: Stored, first: u64, end: u64, files: Option<&FileSender>) -> Self {
-        let stored = Arc::new(stored);
+    pub fn new(node: &Arc<Node>, stored: Arc<Stored>, first: u64, end: u64, files: Option<&FileSender>) -> Self {
         match files.and_then(|files| Some((files, Outgoing::new(node, &stored)?))) {
             Some((files, value)) => Self::File(FileReader::new(node, value, first, end, files.clone())),
             None => Self::Copied(VerifiedReader::new(node.clone(), stored, first, end)),

@@ -17,7 +17,7 @@ use tokio::sync::OwnedSemaphorePermit;
 pub(crate) const NAME: &str = "tree";
 
 /// 32 bytes for each subtree, in order; none where the value is a single one. They were checked: they add up to the hash.
-pub(crate) async fn tree(node: &Arc<Node>, stored: Stored, key: &Key, version: VersionId, query: &Query) -> Result<Response, Problem> {
+pub(crate) async fn tree(node: &Arc<Node>, stored: Arc<Stored>, key: &Key, version: VersionId, query: &Query) -> Result<Response, Problem> {
     // Twice: as the values that the footer holds, and as bytes to send.
     let kib = chaining_value_count(stored.entry.len).div_ceil(16).min(node.config.read_memory_kib() as u64);
     let kib = u32::try_from(kib).unwrap_or(u32::MAX);

@@ -4,6 +4,7 @@
 //! [`Store::begin`] → [`Staged::write`] … → [`Staged::finish`] (durable, prepared) → [`Store::mark_committed`],
 //! or [`Store::remove`].
 
+mod at_hand;
 mod check;
 mod dirs;
 mod error;
@@ -24,6 +25,7 @@ pub use stored::Stored;
 use crate::disk::{self, BufferPool};
 use crate::format::record::{Place, Record, ValueRecord};
 use crate::index::{Aside, Index, IndexError, Outcome};
+use at_hand::AtHand;
 use dirs::BlobDirs;
 use identity::Identity;
 use kvdb_protocol::lab::{self, Bug};
@@ -150,6 +152,7 @@ struct Inner {
     space: Arc<Space>,
     buffers: Arc<BufferPool>,
     dirs: BlobDirs,
+    at_hand: AtHand,
     quarantined: AtomicU64,
     temporary: AtomicU64,
     /// Whom it belongs to, with the secret.
@@ -371,6 +374,7 @@ impl Inner {
         for item in items {
             if self.value_record(&item.key, item.version)?.is_some_and(|r| matches!(r.place, Place::File { .. })) {
                 disk::remove_if_there(&disk::blob_path(&self.blobs, item.version))?;
+                self.at_hand.remove(item.version);
             }
         }
         Ok(())
@@ -423,6 +427,7 @@ impl Inner {
             },
         }
         self.index.put_aside(vec![Aside { key: key.clone(), version, why: why.into() }])?;
+        self.at_hand.remove(version);
         Ok(true)
     }
 

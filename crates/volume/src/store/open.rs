@@ -1,5 +1,6 @@
 //! Opening a directory, and making good what a crash left behind.
 
+use super::at_hand::AtHand;
 use super::dirs::BlobDirs;
 use super::error::OpenError;
 use super::identity::{self, Identity};
@@ -53,6 +54,7 @@ pub(super) fn open(mut options: StoreOptions) -> Result<Inner, OpenError> {
     Ok(Inner {
         space: Arc::new(space),
         dirs: BlobDirs::new(blobs.clone()),
+        at_hand: AtHand::new(),
         buffers: Arc::new(BufferPool::default()),
         quarantined: AtomicU64::new(quarantined),
         temporary: AtomicU64::new(0),

@@ -80,6 +80,7 @@ impl super::Inner {
     /// Removes the files of values that are in the index no more.
     pub(super) fn unlink(&self, versions: &[VersionId]) {
         for version in versions {
+            self.at_hand.remove(*version);
             let path = disk::blob_path(&self.blobs, *version);
             // Not durable: a file that comes back after a power cut is found at the next start.
             if let Err(error) = disk::remove_if_there(&path) {

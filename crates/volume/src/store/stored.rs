@@ -91,6 +91,16 @@ impl Stored {
         }
     }
 
+    /// Whether its file is as it was when it was opened, by length and ctime: not removed, renamed or written since.
+    pub(super) fn is_unchanged(&self) -> bool {
+        match &self.source {
+            Source::Inline(_) => true,
+            Source::File { file, file_len, changed, .. } => {
+                file.metadata().is_ok_and(|now| now.len() == *file_len && (now.ctime(), now.ctime_nsec()) == *changed)
+            }
+        }
+    }
+
     /// Reads `count` subtrees of a value that has a file, at most as many as fit a buffer, and checks them; each is told as
     /// soon as it is found to be right.
     ///

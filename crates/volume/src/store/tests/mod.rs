@@ -1,5 +1,6 @@
 //! What the store promises, each fact a test.
 
+mod at_hand;
 mod at_rest;
 mod capacity;
 mod crash;
