@@ -20,7 +20,8 @@ pub use flatdb::{Flatdb, FlatdbArgs};
 /// Most connections of one `kvdb get`.
 const MAX_PARALLEL: usize = 64;
 
-const EXIT_CODES: &str = "Exit codes: 0 done, 1 error, 2 usage, 4 no such key, 5 failed but worth another try, 130 interrupted.";
+const EXIT_CODES: &str =
+    "Exit codes: 0 done, 1 error, 2 usage, 4 no such key, 5 failed but worth another try, 6 the directory is in use, 130 interrupted.";
 
 /// kvDB: a distributed key-value store for large values.
 #[derive(Parser)]
@@ -70,7 +71,7 @@ impl Common {
 
 #[derive(Subcommand)]
 pub enum Command {
-    /// Run a whole small cluster, a master and two volumes, until Ctrl-C
+    /// Run a whole small cluster, a master and its volumes, until Ctrl-C
     Up(Up),
     /// Serve FlatDB's clients from a whole store on one directory, until Ctrl-C
     Flatdb(Flatdb),
@@ -108,18 +109,24 @@ pub enum Command {
 pub struct Up {
     #[command(flatten)]
     pub fronts: kvdb_master::front::FrontArgs,
-    /// Directory for the data of all three; made if it does not exist
+    /// Directory for the data of all servers; made if it does not exist
     #[arg(default_value = "kvdb-data", env = "KVDB_DATA")]
     pub dir: PathBuf,
-    /// Port of the master; the volumes take the two that follow
-    #[arg(long, env = "PORT", default_value_t = 3000, value_parser = clap::value_parser!(u16).range(1..=65533))]
+    /// Port of the master; the volumes take those that follow. 0: ports that are free
+    #[arg(long, env = "PORT", default_value_t = 3000)]
     pub port: u16,
-    /// Replicas of each value: 1 or 2
-    #[arg(long, env = "KVDB_REPLICAS", default_value_t = 2, value_parser = replicas)]
-    pub replicas: usize,
     /// File of limits by prefix of the key (docs/operations.md); read again when it changes
     #[arg(long, env = "KVDB_LIMITS", value_name = "FILE")]
     pub limits: Option<PathBuf>,
+    /// Volumes, 1 to 8; without it as many as the directory has, or 2
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=8))]
+    pub volumes: Option<u16>,
+    /// Replicas of each value; without it 2, or 1 with one volume
+    #[arg(long, env = "KVDB_REPLICAS", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=8))]
+    pub replicas: Option<u16>,
+    /// Stop when standard input ends, as it does when the program that started this one ends
+    #[arg(long)]
+    pub stop_at_eof: bool,
 }
 
 #[derive(ClapArgs)]
@@ -345,14 +352,6 @@ pub struct Health {
     pub port: Option<u16>,
 }
 
-fn replicas(text: &str) -> Result<usize, String> {
-    match text {
-        "1" => Ok(1),
-        "2" => Ok(2),
-        _ => Err("there are two volumes: 1 or 2".into()),
-    }
-}
-
 fn parallel(text: &str) -> Result<usize, String> {
     text.parse().ok().filter(|n| (1..=MAX_PARALLEL).contains(n)).ok_or_else(|| format!("1 to {MAX_PARALLEL}"))
 }
@@ -413,11 +412,12 @@ mod tests {
     }
 
     #[test]
-    fn a_cluster_has_room_for_its_three_ports() {
-        assert!(parse(&["up", "--port", "65533"]).is_ok());
-        assert!(parse(&["up", "--port", "65534"]).is_err());
-        assert!(parse(&["up", "--port", "0"]).is_err());
-        assert!(parse(&["up", "--replicas", "3"]).is_err());
+    fn a_small_cluster_has_one_to_eight_volumes_and_replicas() {
+        for option in ["--volumes", "--replicas"] {
+            assert!(parse(&["up", option, "8", "--port", "0"]).is_ok());
+            assert!(parse(&["up", option, "9"]).is_err());
+            assert!(parse(&["up", option, "0"]).is_err());
+        }
     }
 
     #[test]

@@ -1,12 +1,15 @@
 //! From errors to words and exit codes.
 
 use kvdb_client::Error;
+use kvdb_master::catalog::CatalogError;
+use kvdb_volume::store::OpenError;
 use std::io;
 use std::process::ExitCode;
 
 const ERROR: u8 = 1;
 const NOT_FOUND: u8 = 4;
 const TRY_AGAIN: u8 = 5;
+const IN_USE: u8 = 6;
 const INTERRUPTED: u8 = 130;
 
 /// The user's Ctrl-C.
@@ -58,11 +61,19 @@ pub fn code(error: &anyhow::Error) -> u8 {
     if error.downcast_ref::<Interrupted>().is_some() {
         return INTERRUPTED;
     }
+    if error.chain().any(is_in_use) {
+        return IN_USE;
+    }
     match error.downcast_ref::<Error>() {
         Some(Error::NotFound(_)) => NOT_FOUND,
         Some(e) if e.is_retryable() => TRY_AGAIN,
         _ => ERROR,
     }
+}
+
+/// Whether another process has the directory.
+fn is_in_use(error: &(dyn std::error::Error + 'static)) -> bool {
+    matches!(error.downcast_ref(), Some(CatalogError::Locked(_))) || matches!(error.downcast_ref(), Some(OpenError::Locked(_)))
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
@@ -85,6 +96,8 @@ mod tests {
         assert_eq!(code(&Error::Exists(key()).into()), 1);
         assert_eq!(code(&Interrupted.into()), 130);
         assert_eq!(code(&Told(4).into()), 4);
+        assert_eq!(code(&anyhow::Error::from(CatalogError::Locked("d".into())).context("the master failed")), 6);
+        assert_eq!(code(&anyhow::Error::from(OpenError::Locked("d".into())).context("volume 1 failed")), 6);
         assert_eq!(code(&anyhow::anyhow!("x")), 1);
     }
 }

@@ -54,10 +54,10 @@ impl Store {
     }
 }
 
-fn failed(program: &[&str], args: &[&str]) -> String {
+fn failed(code: i32, program: &[&str], args: &[&str]) -> String {
     let Output { status, stderr, .. } = command(program, args).stdout(Stdio::null()).stderr(Stdio::piped()).output().unwrap();
     let said = String::from_utf8(stderr).unwrap();
-    assert_eq!(status.code(), Some(1), "{said}");
+    assert_eq!(status.code(), Some(code), "{said}");
     said
 }
 
@@ -85,14 +85,14 @@ fn a_second_program_on_the_directory_a_taken_port_and_other_machines_are_refused
     let (data, other) = (dir.path().join("data"), dir.path().join("other"));
     let (data, other) = (data.to_str().unwrap(), other.to_str().unwrap());
     let store = Store::start(PROGRAMS[1], data.as_ref());
-    let said = failed(PROGRAMS[0], &["-p", "0", "-b", data]);
+    let said = failed(6, PROGRAMS[0], &["-p", "0", "-b", data]);
     assert!(said.contains("data"), "{said}");
     let taken = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let held = TcpListener::bind(taken).unwrap();
-    let said = failed(PROGRAMS[1], &["-p", &taken.port().to_string(), "-b", other]);
+    let said = failed(1, PROGRAMS[1], &["-p", &taken.port().to_string(), "-b", other]);
     assert!(said.contains(&taken.to_string()) && said.contains("--port"), "{said}");
     drop(held);
-    let said = failed(PROGRAMS[1], &["-H", "0.0.0.0", "-p", "0", "-b", other]);
+    let said = failed(1, PROGRAMS[1], &["-H", "0.0.0.0", "-p", "0", "-b", other]);
     assert!(said.contains("--insecure"), "{said}");
     assert!(!Path::new(other).exists(), "nothing is half started");
     assert_eq!(store.get("/put?a=1").0, 201);

@@ -90,6 +90,66 @@ fn a_port_that_is_taken_is_named_and_nothing_is_left_running() {
     assert!(String::from_utf8_lossy(&out.stderr).contains(&format!("127.0.0.1:{}", port + 2)), "{:?}", out.stderr);
 }
 
+/// The line that a program reads, and the process.
+fn start_for_a_program(dir: &Path) -> (Up, serde_json::Value) {
+    let args = ["up", dir.to_str().unwrap(), "--port", "0", "--volumes", "1", "--stop-at-eof", "--json"];
+    let mut command = kvdb(0, &args);
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    (Up(child), serde_json::from_str(&line).unwrap())
+}
+
+#[test]
+fn a_program_gets_free_ports_in_a_line_of_json_and_the_cluster_stops_with_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut first, line) = start_for_a_program(&dir.path().join("a"));
+    let (_second, other) = start_for_a_program(&dir.path().join("b"));
+    assert_ne!(line["master"], other["master"]);
+    assert_eq!(line["volumes"], 1);
+    let got = kvdb(0, &["ls"]).env("KVDB_MASTER", line["master"].as_str().unwrap()).status().unwrap();
+    assert!(got.success());
+    drop(first.0.stdin.take());
+    assert_eq!(first.0.wait().unwrap().code(), Some(0), "it stops cleanly");
+}
+
+#[test]
+fn a_directory_in_use_has_an_exit_code_of_its_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_first, _) = start_for_a_program(dir.path());
+    let out = kvdb(0, &["up", dir.path().to_str().unwrap(), "--port", "0"]).stderr(Stdio::piped()).output().unwrap();
+    assert_eq!(out.status.code(), Some(6));
+    assert!(String::from_utf8_lossy(&out.stderr).contains("in use"), "{:?}", out.stderr);
+}
+
+#[test]
+fn a_cluster_of_one_volume_and_an_embedded_store_go_on_with_each_others_directory() {
+    use kvdb_embedded::{OpenError, Options, Store};
+    let dir = tempfile::tempdir().unwrap();
+    let (value, data) = (dir.path().join("value"), dir.path().join("data"));
+    std::fs::write(&value, vec![7; 3_000_000]).unwrap();
+    let open = || Store::open(Options::plain().at(&data));
+    let store = open().unwrap();
+    store.create("embedded", vec![5; 1_000_000], None).unwrap();
+    store.create("short", "x", Some(std::time::Duration::from_millis(1))).unwrap();
+    assert_eq!(kvdb(0, &["up", data.to_str().unwrap(), "--port", "0"]).stderr(Stdio::null()).status().unwrap().code(), Some(6));
+    drop(store);
+
+    let (mut up, line) = start_for_a_program(&data);
+    let run = |args: &[&str]| kvdb(0, args).env("KVDB_MASTER", line["master"].as_str().unwrap()).output().unwrap();
+    assert!(run(&["get", "embedded"]).stdout == vec![5; 1_000_000]);
+    assert_eq!(run(&["get", "short"]).status.code(), Some(4));
+    assert!(run(&["put", "served", value.to_str().unwrap()]).status.success());
+    assert!(run(&["rm", "embedded"]).status.success());
+    assert!(matches!(open(), Err(OpenError::AlreadyOpen(_))));
+    drop(up.0.stdin.take());
+    up.0.wait().unwrap();
+
+    let store = open().unwrap();
+    assert!(store.get("served").unwrap().unwrap() == vec![7; 3_000_000]);
+    assert_eq!(store.get("embedded").unwrap(), None);
+}
+
 #[test]
 fn it_serves_other_stores_clients_on_this_machine_alone() {
     let dir = tempfile::tempdir().unwrap();

@@ -27,7 +27,7 @@ pub use flatdb::run as flatdb;
 pub async fn run(args: Args) -> anyhow::Result<()> {
     match args.command {
         // Signals stop it gracefully, within it.
-        Command::Up(up) => up::run(up).await,
+        Command::Up(up) => up::run(&args.common, up).await,
         Command::Flatdb(a) => flatdb::run(a).await,
         Command::Rm(rm) => {
             rm::confirm(&rm)?;
@@ -54,7 +54,7 @@ async fn client_command(common: &Common, command: Command) -> anyhow::Result<()>
             Command::Cluster(a) => cluster::run(common, a).await,
             Command::Bench(a) => bench::run(common, a).await,
             Command::Health(a) => health::run(common, a).await,
-            Command::Up(a) => up::run(a).await,
+            Command::Up(a) => up::run(common, a).await,
             Command::Flatdb(a) => flatdb::run(a).await,
         }
     };
