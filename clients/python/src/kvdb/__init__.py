@@ -1,0 +1,51 @@
+"""A durable key-value store in a directory of its own, or the client of a kvDB cluster."""
+
+from .errors import (
+    AlreadyOpen,
+    BadKey,
+    BadValue,
+    Closed,
+    Conflict,
+    Corrupt,
+    Forbidden,
+    KeyExists,
+    KvdbError,
+    NoSpace,
+    NotFound,
+    OutcomeUnknown,
+    PreconditionFailed,
+    QuotaExceeded,
+    ServerFailed,
+    TooLarge,
+    Unavailable,
+)
+from .profile import KEY_VALUE_DS, PLAIN, JsonObject, Profile
+from .store import Info, Key, Store, TimeToLive
+
+__all__ = [
+    "KEY_VALUE_DS",
+    "PLAIN",
+    "AlreadyOpen",
+    "BadKey",
+    "BadValue",
+    "Closed",
+    "Conflict",
+    "Corrupt",
+    "Forbidden",
+    "Info",
+    "JsonObject",
+    "Key",
+    "KeyExists",
+    "KvdbError",
+    "NoSpace",
+    "NotFound",
+    "OutcomeUnknown",
+    "PreconditionFailed",
+    "Profile",
+    "QuotaExceeded",
+    "ServerFailed",
+    "Store",
+    "TimeToLive",
+    "TooLarge",
+    "Unavailable",
+]
