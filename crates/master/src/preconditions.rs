@@ -18,7 +18,7 @@ fn tags(headers: &HeaderMap, name: HeaderName, weak: bool) -> Result<Option<Tags
         return Ok(None);
     }
     let mut hashes = Vec::new();
-    let mut seen = 0;
+    let (mut seen, mut any) = (0, false);
     for value in headers.get_all(&name) {
         let text = value.to_str().map_err(|_| malformed(&name))?;
         for tag in text.split(',').map(str::trim).filter(|t| !t.is_empty()) {
@@ -27,18 +27,24 @@ fn tags(headers: &HeaderMap, name: HeaderName, weak: bool) -> Result<Option<Tags
                 return Err(Problem::new(ErrorCode::BadRequest, format!("{name} has more than {MAX_TAGS} entity tags")));
             }
             if tag == "*" {
-                return Ok(Some(Tags::Any));
+                any = true;
+                continue;
             }
             let strong = tag.strip_prefix("W/");
+            let quoted = strong.unwrap_or(tag).strip_prefix('"').and_then(|t| t.strip_suffix('"')).ok_or_else(|| malformed(&name))?;
             if strong.is_some() && !weak {
                 continue;
             }
-            let quoted = strong.unwrap_or(tag).strip_prefix('"').and_then(|t| t.strip_suffix('"')).ok_or_else(|| malformed(&name))?;
             // Tags are compared as text: one in capitals is another.
             hashes.extend(ContentHash::from_hex(quoted).filter(|h| h.to_hex() == quoted));
         }
     }
-    Ok(Some(Tags::Of(hashes)))
+    match (any, seen) {
+        (true, 1) => Ok(Some(Tags::Any)),
+        // Among tags it is no list, or part of a tag that is cut in two.
+        (true, _) => Err(malformed(&name)),
+        (false, _) => Ok(Some(Tags::Of(hashes))),
+    }
 }
 
 fn malformed(name: &HeaderName) -> Problem {
@@ -70,7 +76,9 @@ mod tests {
 
     #[test]
     fn malformed_or_endless_tags_are_refused() {
-        assert!(read("if-match", "abc").is_err());
+        for bad in ["abc", "W/\"abc", "\"abc\", *", "*, *"] {
+            assert!(read("if-match", bad).is_err(), "{bad}");
+        }
         assert!(read("if-match", &vec!["\"a\""; 17].join(",")).is_err());
     }
 }
