@@ -118,6 +118,9 @@ pub struct Up {
     /// File of limits by prefix of the key (docs/operations.md); read again when it changes
     #[arg(long, env = "KVDB_LIMITS", value_name = "FILE")]
     pub limits: Option<PathBuf>,
+    /// File of tokens, for the front ends only (docs/front-ends.md); read again when it changes
+    #[arg(long, env = "KVDB_TOKENS", value_name = "FILE")]
+    pub tokens: Option<PathBuf>,
     /// Volumes, 1 to 8; without it as many as the directory has, or 2
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=8))]
     pub volumes: Option<u16>,

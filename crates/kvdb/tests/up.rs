@@ -161,6 +161,11 @@ fn it_serves_other_stores_clients_on_this_machine_alone() {
     assert!(out.status.code() == Some(1) && String::from_utf8_lossy(&out.stderr).contains("0.0.0.0:0"), "{out:?}");
     let out = kvdb(0, &["up", dir.path().to_str().unwrap(), "--port", &port, "--kvs", "127.0.0.1:0"]).output().unwrap();
     assert!(out.status.code() == Some(1) && String::from_utf8_lossy(&out.stderr).contains("--tokens"), "{out:?}");
+    let tokens = dir.path().join("tokens.json");
+    std::fs::write(&tokens, r#"{"tokens":[{"name":"x"}]}"#).unwrap();
+    let line = ["up", dir.path().to_str().unwrap(), "--port", &port, "--kvs", "127.0.0.1:0", "--tokens", tokens.to_str().unwrap()];
+    let out = kvdb(0, &line).output().unwrap();
+    assert!(out.status.code() == Some(1) && String::from_utf8_lossy(&out.stderr).contains("tokens.json"), "{out:?}");
 }
 
 #[test]

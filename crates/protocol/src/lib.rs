@@ -14,7 +14,6 @@ pub mod limits;
 pub mod message;
 pub mod operator;
 pub mod secret;
-pub mod signed_url;
 pub mod ticket;
 pub mod time;
 pub mod token;

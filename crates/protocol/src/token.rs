@@ -19,7 +19,7 @@ pub struct Token(String);
 
 /// A text that is no token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("this is no token: one is made by `kvdb token new` and begins with kvdb_")]
+#[error("this is no token: one is kvdb_ and 32 random bytes as base64url without padding")]
 pub struct NotAToken;
 
 impl Token {

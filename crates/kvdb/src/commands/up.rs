@@ -37,6 +37,7 @@ pub async fn run(common: &Common, args: Up) -> anyhow::Result<()> {
     let configure = |config: &mut kvdb_master::Config| {
         config.replicas = Some(replicas.into());
         config.limits_file = args.limits;
+        config.tokens = args.tokens;
         config.fronts = args.fronts;
     };
     servers.run(configure, stop, move || output::greet(&greeting)).await
