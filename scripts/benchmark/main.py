@@ -92,7 +92,7 @@ def main():
     os.makedirs(args.results, exist_ok=True)
     above = os.path.abspath(args.dir or args.results)
     if shutil.disk_usage(above).free < plan.disk_bytes:
-        raise Broken(f"{plan.disk_bytes >> 30} GiB of free disk are needed; choose another place with --dir")
+        raise Broken(f"{plan.disk_bytes / 1e9:.0f} GB of free disk are needed; choose another place with --dir")
     directory = tempfile.mkdtemp(prefix="kvdb-bench-", dir=above)
     try:
         about = facts.told(directory, 1 if args.smoke else args.rounds)

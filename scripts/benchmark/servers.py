@@ -135,6 +135,10 @@ class Nginx(Server):
             "    sendfile on;\n    client_max_body_size 0;\n    keepalive_requests 1000000000;\n    default_type application/octet-stream;\n"
             f"{server.format(plain, 'off')}{server.format(nopush, 'on')}}}\n")
 
+    def path_of(self, key):
+        """The file of a value."""
+        return f"{self.directory}/values/{key}"
+
     def workers(self):
         pid = self.children["nginx"].pid
         with open(f"/proc/{pid}/task/{pid}/children") as f:

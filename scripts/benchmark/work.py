@@ -46,11 +46,11 @@ WHOLE = Plan(
     sizes=(
         Size("16 B", 16, 8, 6000, 1000),
         Size("64 KiB", 64 << 10, 8, 4000, 1000),
-        Size("1 MiB", MIB, 8, 1500, 256),
-        Size("64 MiB", 64 * MIB, 2, 24, 4),
-        Size("1 GiB", GIB, 1, 2, 1),
+        Size("1 MiB", MIB, 8, 1000, 256),
+        Size("64 MiB", 64 * MIB, 2, 16, 4),
+        Size("1 GiB", GIB, 1, 1, 1),
     ),
-    seconds=1.5, keys=1000, fio_bytes=2 * GIB, loopback_bytes=8 * GIB, disk_bytes=16 * GIB)
+    seconds=1.5, keys=1000, fio_bytes=GIB, loopback_bytes=8 * GIB, disk_bytes=5 * 10**9)
 
 # Everything once, with next to nothing to do; the names stay, so that the table is whole.
 SMOKE = Plan(
@@ -133,12 +133,12 @@ class Round:
     def puts(self, size, systems):
         row = size.row("put")
         measured = self.wanted(row)
+        if measured and size.name == LARGE:
+            self.fio(row)
         for system in systems:
             self.bench(row if measured else None, system, "put", *self.of(size, size.values), clients=size.clients)
         if measured:
             self.loopback(row, "loopback-put", size)
-        if size.name == LARGE:
-            self.fio(row if measured else None)
 
     def cold(self, size, systems):
         row = size.row("get cold")
@@ -147,7 +147,7 @@ class Round:
             self.bench(row, system, "get", *self.of(size, size.values), clients=size.clients)
         if size.name == LARGE:
             self.drop()
-            self.cat(row)
+            self.cat(row, next(server.path_of("kvdb-bench-0") for server, name in systems if name == "nginx"))
 
     def hot(self, size, systems):
         row = size.row("get hot")
@@ -207,25 +207,23 @@ class Round:
         self.keep(row, "loopback", json.loads(out), {"load": load})
 
     def fio(self, row):
-        """What the disk takes, on stable storage. Its file stays, to be read."""
+        """What the disk takes, on stable storage."""
         path = f"{self.directory}/fio"
-        with contextlib.suppress(FileNotFoundError):
-            os.remove(path)
         os.sync()
         command = ["fio", "--name=disk", f"--filename={path}", "--rw=write", "--bs=1M", f"--size={self.plan.fio_bytes}"]
         command += ["--direct=1", "--ioengine=libaio", "--iodepth=8", "--end_fsync=1", "--output-format=json"]
         code, out, err, _, load = sample.run(command)
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(path)
         if code != 0:
             raise Broken(f"fio failed; does the directory's file system take O_DIRECT? Choose another with --dir. {err}{out}")
         job = json.loads(out[out.index("{"):])["jobs"][0]
-        if row:
-            # Its time includes the sync at the end.
-            figures = {"ops_per_second": None, "mb_per_second": job["write"]["bw_bytes"] / 1e6, "seconds": job["write"]["runtime"] / 1e3}
-            self.keep(row, "fio", figures, {"load": load})
+        # Its time includes the sync at the end.
+        figures = {"ops_per_second": None, "mb_per_second": job["write"]["bw_bytes"] / 1e6, "seconds": job["write"]["runtime"] / 1e3}
+        self.keep(row, "fio", figures, {"load": load})
 
-    def cat(self, row):
+    def cat(self, row, path):
         """What a cold file of the disk brings, by the plainest of means."""
-        path = f"{self.directory}/fio"
         code, _, err, took, load = sample.run(["sh", "-c", 'exec cat "$1" >/dev/null', "sh", path])
         if code != 0:
             raise Broken(f"cat failed: {err}")
