@@ -67,6 +67,16 @@ pub(super) fn read_meta(engine: &dyn Engine, directory: &Directory) -> Result<Me
     })
 }
 
+/// Notes that a database of an older format is of this one from now on.
+pub(super) fn note_format(engine: &dyn Engine) -> Result<(), CatalogError> {
+    if fixed(engine, keyspace::META_FORMAT)? == CATALOG_FORMAT.to_le_bytes() {
+        return Ok(());
+    }
+    let mut batch = Batch::default();
+    batch.put(keyspace::META_FORMAT, CATALOG_FORMAT.to_le_bytes());
+    apply(engine, &batch)
+}
+
 fn fixed<const N: usize>(engine: &dyn Engine, key: &[u8]) -> Result<[u8; N], CatalogError> {
     let name = String::from_utf8_lossy(key.get(1..).unwrap_or_default()).into_owned();
     let bytes = engine.get(key)?.ok_or_else(|| CatalogError::corrupt(name.as_str(), "it is missing"))?;

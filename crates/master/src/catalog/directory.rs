@@ -4,7 +4,7 @@
 //! leaves only `db.new`, which holds nothing that was ever promised and is removed.
 
 use super::error::CatalogError;
-use super::keyspace::CATALOG_FORMAT;
+use super::keyspace::{CATALOG_FORMAT, OLDEST_FORMAT};
 use super::sled_engine::sync_tree;
 use kvdb_protocol::ClusterSecret;
 use rustix::fs::{FlockOperation, flock};
@@ -72,7 +72,7 @@ impl Directory {
 
     pub(super) fn check_format(&self, found: u32) -> Result<(), CatalogError> {
         match found {
-            CATALOG_FORMAT => Ok(()),
+            OLDEST_FORMAT..=CATALOG_FORMAT => Ok(()),
             newer if newer > CATALOG_FORMAT => Err(CatalogError::NewerFormat { dir: self.dir.clone(), found, known: CATALOG_FORMAT }),
             older => Err(self.odd(&format!("its format {older} is not known"))),
         }
@@ -94,11 +94,11 @@ impl Directory {
         std::fs::rename(&new, &path).and_then(|()| sync_dir(&self.dir)).map_err(|e| CatalogError::file(&path, e))
     }
 
-    /// Writes the format file where there is none.
+    /// Writes the format file where there is none, or one of an older format.
     pub(super) fn note_format(&self) -> Result<(), CatalogError> {
         match self.format()? {
-            Some(_) => Ok(()),
-            None => self.write(FORMAT, &format!("{FORMAT_WORDS}{CATALOG_FORMAT}\n"), 0o644),
+            Some(CATALOG_FORMAT) => Ok(()),
+            _ => self.write(FORMAT, &format!("{FORMAT_WORDS}{CATALOG_FORMAT}\n"), 0o644),
         }
     }
 
@@ -215,13 +215,15 @@ mod tests {
     fn a_newer_or_foreign_format_is_refused_by_name() {
         let dir = tempfile::tempdir().unwrap();
         let d = Directory::lock(dir.path()).unwrap();
-        std::fs::write(dir.path().join(FORMAT), "kvdb catalog 2\n").unwrap();
+        std::fs::write(dir.path().join(FORMAT), "kvdb catalog 3\n").unwrap();
         let error = d.has_database().unwrap_err();
-        assert!(matches!(error, CatalogError::NewerFormat { found: 2, known: 1, .. }), "{error}");
+        assert!(matches!(error, CatalogError::NewerFormat { found: 3, known: 2, .. }), "{error}");
         std::fs::write(dir.path().join(FORMAT), "other\n").unwrap();
         assert!(matches!(d.has_database(), Err(CatalogError::NotACatalog { .. })));
-        std::fs::write(dir.path().join(FORMAT), "kvdb catalog 1\n").unwrap();
-        assert!(matches!(d.has_database(), Err(CatalogError::NotACatalog { .. })), "its database is missing");
+        for old in ["kvdb catalog 0\n", "kvdb catalog 1\n", "kvdb catalog 2\n"] {
+            std::fs::write(dir.path().join(FORMAT), old).unwrap();
+            assert!(matches!(d.has_database(), Err(CatalogError::NotACatalog { .. })), "its database is missing, or its format is unknown");
+        }
     }
 
     #[test]

@@ -4,7 +4,9 @@
 use kvdb_protocol::{Key, UnixMillis, VersionId, VolumeId};
 
 /// Format of the whole catalog: the directory, the keys, and where values are found.
-pub(super) const CATALOG_FORMAT: u32 = 1;
+pub(super) const CATALOG_FORMAT: u32 = 2;
+/// Oldest format that is taken over: it has no journal before the database, and an older master would not look into one.
+pub(super) const OLDEST_FORMAT: u32 = 1;
 
 /// Decisions about versions: prefix, epoch (u64, big endian), kind, version[, commit-by (u64, big endian)].
 pub(super) const DECISION: u8 = b'd';

@@ -160,7 +160,9 @@ impl Catalog {
 
     fn start(engine: Arc<dyn Engine>, directory: Directory, clocks: Clocks) -> Result<Self, CatalogError> {
         let meta = create::read_meta(engine.as_ref(), &directory)?;
+        // Before the first batch: an older master, which would not know of the journal, then refuses the directory.
         directory.note_format()?;
+        create::note_format(engine.as_ref())?;
         let clock = Clock::new(clocks, meta.lease).resume_expiry(meta.expiry);
         create::first_lease(engine.as_ref(), &clock)?;
         let core = Arc::new(Core::new(engine, clock, meta.floor, meta.state)?);

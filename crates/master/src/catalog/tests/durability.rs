@@ -1,7 +1,7 @@
 //! What readers see while a batch is not durable, when it fails, and after restarts.
 
 use super::support::{Controlled, Fate, Fixture, committed, delete, key, put, volume};
-use crate::catalog::{Catalog, CatalogError, CatalogOptions, ListQuery};
+use crate::catalog::{Catalog, CatalogError, CatalogOptions, ListQuery, keyspace};
 use kvdb_protocol::message::{Outcome, SettleItem};
 use kvdb_protocol::{ErrorCode, UnixMillis};
 use std::pin::Pin;
@@ -199,4 +199,35 @@ fn a_catalog_can_be_shared_and_its_last_owner_may_be_any_thread() {
     let catalog = f.catalog.clone();
     drop(f);
     std::thread::spawn(move || drop(catalog)).join().unwrap();
+}
+
+#[tokio::test]
+async fn a_catalog_from_before_the_journal_is_taken_over_and_refused_by_masters_of_that_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = CatalogOptions { dir: dir.path().into(), cache_bytes: 1 << 20 };
+    let catalog = Catalog::open(options.clone()).unwrap();
+    let version = catalog.next_version();
+    committed(catalog.commit(put("a", version, 1)).await.unwrap());
+    catalog.close().await.unwrap();
+    to_format_1(dir.path());
+    for _ in 0..2 {
+        let catalog = Catalog::open(options.clone()).unwrap();
+        assert_eq!(catalog.lookup(&key("a")).await.unwrap().map(|r| r.version), Some(version));
+        catalog.close().await.unwrap();
+        assert_eq!(std::fs::read_to_string(dir.path().join("format")).unwrap(), "kvdb catalog 2\n");
+        let db = sled::open(dir.path().join("db")).unwrap();
+        assert_eq!(db.get(keyspace::META_FORMAT).unwrap().unwrap().as_ref(), 2u32.to_le_bytes());
+    }
+}
+
+/// Makes a closed catalog what it was before there was a journal.
+fn to_format_1(dir: &std::path::Path) {
+    let db = sled::open(dir.join("db")).unwrap();
+    db.drop_tree("numbers").unwrap();
+    db.insert(keyspace::META_FORMAT, &1u32.to_le_bytes()).unwrap();
+    db.flush().unwrap();
+    for file in ["journal.0", "journal.1"] {
+        std::fs::remove_file(dir.join("db").join(file)).unwrap();
+    }
+    std::fs::write(dir.join("format"), "kvdb catalog 1\n").unwrap();
 }
