@@ -153,7 +153,8 @@ impl Client {
                     Some(Resolved::Committed { version, .. }) => return Ok(DeleteOutcome { removed: Some(version) }),
                     // It was not done, and never will be.
                     Some(Resolved::Refused { problem }) => (failed, lost) = (transport::named(Some(key), problem, None), false),
-                    None => {}
+                    // A delete under a ticket is never part of a transaction.
+                    Some(Resolved::Staged { .. }) | None => {}
                 }
             }
             if doubt && matches!(failed, Error::NotFound(_)) {

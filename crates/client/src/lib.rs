@@ -31,6 +31,7 @@ mod parts;
 mod put;
 mod retry;
 mod source;
+mod transaction;
 mod transport;
 // For the fuzzers.
 #[doc(hidden)]
@@ -45,9 +46,10 @@ pub use get::Reader;
 pub use info::Info;
 pub use kvdb_protocol::ticket::{Condition, Tags};
 pub use kvdb_protocol::ttl;
-pub use kvdb_protocol::{ContentHash, ErrorCode, Key, KeyError, Problem, UnixMillis, VersionId};
+pub use kvdb_protocol::{ContentHash, ErrorCode, Key, KeyError, Problem, TxnId, UnixMillis, VersionId};
 pub use list::{Detail, ListOptions, Listed, Page};
 pub use parts::{DEFAULT_PARALLEL, DownloadOptions, Downloaded, PARTS_FROM_BYTES, PartsReader, part_path};
 pub use put::{PutOptions, PutOutcome};
 pub use source::{Progress, REPLAY_BYTES, Source};
+pub use transaction::Transaction;
 pub use values::{Valued, ValuesPage};

@@ -5,14 +5,15 @@ use crate::client::Client;
 use crate::error::Error;
 use crate::info::Info;
 use crate::source::{Opened, Progress, Sent, Source};
+use crate::transaction;
 use crate::transport::{self, ANNOUNCED_LENGTH, MAX_HOPS, redirect, too_many_hops};
 use crate::url;
 use kvdb_protocol::message::Resolved;
 use kvdb_protocol::ticket::{Condition, Tags};
 use kvdb_protocol::ttl::TTL_HEADER;
-use kvdb_protocol::{ContentHash, Key, VersionId};
+use kvdb_protocol::{ContentHash, Key, TxnId, VersionId};
 use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, IF_MATCH, IF_NONE_MATCH};
-use reqwest::{Method, Response, Url};
+use reqwest::{Method, Response, StatusCode, Url};
 use std::time::Duration;
 
 /// How often a key is looked up after a lost answer, before the value is sent again.
@@ -32,6 +33,8 @@ pub struct PutOptions {
     /// How long the value is to live, from when the master takes the request: 1 ms to 36,500 days, in whole milliseconds; none: it never
     /// expires. A try that is repeated begins it anew.
     pub ttl: Option<Duration>,
+    /// The transaction that it is put into; see [`crate::Transaction::put`].
+    pub txn: Option<TxnId>,
     /// Is told the number of bytes that were handed to the network.
     pub progress: Progress,
 }
@@ -39,7 +42,7 @@ pub struct PutOptions {
 /// A value that was stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PutOutcome {
-    /// Whether the key is new; none where the answer was lost and the value was then found stored.
+    /// Whether the key is new; none where the answer was lost and the value was then found stored, and in a transaction.
     pub created: Option<bool>,
     /// Its BLAKE3.
     pub etag: ContentHash,
@@ -123,6 +126,10 @@ impl Client {
                     }
                     e
                 }
+                // Put again, it replaces what may be there.
+                Failed::Perhaps(e, _) if options.txn.is_some() => {
+                    Error::Interrupted { url: url::origin(&self.transport.base), reason: e.to_string() }
+                }
                 Failed::Perhaps(e, doubt) => {
                     doubts.push(doubt);
                     if let Some(outcome) = self.resolve_lost(key, &doubts, &options).await? {
@@ -140,7 +147,10 @@ impl Client {
 
     /// One try, from the master to the volume's answer.
     async fn try_put(&self, key: &Key, source: &Opened, options: &PutOptions) -> Result<PutOutcome, Failed> {
-        let mut ask_at = url::of_key(&self.transport.base, key)?;
+        let mut ask_at = match options.txn {
+            Some(txn) => transaction::of_key(self, key, txn)?,
+            None => url::of_key(&self.transport.base, key)?,
+        };
         for _ in 0..MAX_HOPS {
             let permit = self.permit(key, ask_at, source.len, options).await?;
             let (response, sent) = self.send_value(key, &permit, source, options).await?;
@@ -242,7 +252,8 @@ impl Client {
             return Err(damaged(key, expected, actual).into());
         }
         let version = transport::version(&response).or(permit.version);
-        Ok(PutOutcome { created: Some(response.status() == reqwest::StatusCode::CREATED), etag: actual, version })
+        let created = (response.status() != StatusCode::ACCEPTED).then(|| response.status() == StatusCode::CREATED);
+        Ok(PutOutcome { created, etag: actual, version })
     }
 
     /// After a lost answer: what the master says, if it can tell.
@@ -250,6 +261,9 @@ impl Client {
         let Some(ticket) = &doubt.ticket else { return Ok(None) };
         let (version, created) = match self.outcome_of(ticket).await {
             Some(Resolved::Committed { version, created }) => (version, created),
+            Some(Resolved::Staged { version }) => {
+                return Ok(Some(Resolution::Stored(PutOutcome { created: None, etag: doubt.hash, version: Some(version) })));
+            }
             Some(Resolved::Refused { problem }) => return Ok(Some(Resolution::Refused(transport::named(Some(key), problem, None)))),
             None => return Ok(None),
         };
@@ -334,7 +348,7 @@ fn headers(options: &PutOptions) -> Result<HeaderMap, Error> {
     Ok(headers)
 }
 
-fn header_value(text: &str) -> Result<HeaderValue, Error> {
+pub(crate) fn header_value(text: &str) -> Result<HeaderValue, Error> {
     HeaderValue::from_str(text).map_err(|e| Error::Source {
         what: format!("the option {text:?}"),
         error: std::io::Error::new(std::io::ErrorKind::InvalidInput, e),

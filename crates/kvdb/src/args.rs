@@ -4,6 +4,7 @@ mod batch;
 mod bench;
 mod catalog;
 mod flatdb;
+mod publish;
 
 use clap::{Args as ClapArgs, Parser, Subcommand};
 use kvdb_client::{Client, ContentHash, DEFAULT_PARALLEL, Key};
@@ -16,6 +17,7 @@ pub use batch::Batch;
 pub use bench::{Bench, Expect, Operation};
 pub use catalog::{Catalog, CatalogOrder, Export, Fsck, Import};
 pub use flatdb::{Flatdb, FlatdbArgs};
+pub use publish::Publish;
 
 /// Most connections of one `kvdb get`.
 const MAX_PARALLEL: usize = 64;
@@ -87,6 +89,8 @@ pub enum Command {
     Rm(Rm),
     /// Put and delete several keys together, all or none
     Batch(Batch),
+    /// Store several files that become visible together, all or none
+    Publish(Publish),
     /// List keys in order of their bytes
     Ls(Ls),
     /// Show what is known of a value

@@ -108,9 +108,10 @@ pub(crate) struct Applied {
     pub etag: Option<ContentHash>,
 }
 
+/// What became of all keys.
 #[derive(Serialize)]
-struct Answer {
-    results: Vec<Applied>,
+pub(crate) struct Answer {
+    pub results: Vec<Applied>,
 }
 
 /// `POST /?batch`.
@@ -211,7 +212,7 @@ async fn apply(node: &Arc<Node>, operations: Vec<Operation>, id: Option<BatchId>
         }
     };
     tracing::debug!(operations = operations.len(), bytes = total, "batch committed");
-    Ok(operations.iter().zip(changed).map(|(operation, changed)| applied(operation, changed)).collect())
+    Ok(operations.iter().zip(changed).map(|(operation, changed)| applied(&operation.key, etag(operation), changed)).collect())
 }
 
 fn length(action: &Action) -> u64 {
@@ -288,7 +289,7 @@ fn member(operation: &Operation, held: Option<&Held>) -> Member {
     }
 }
 
-fn after_commit(node: &Arc<Node>, changed: &[Changed]) {
+pub(crate) fn after_commit(node: &Arc<Node>, changed: &[Changed]) {
     if changed.iter().any(|c| matches!(c, Changed::Replaced { .. } | Changed::Deleted { .. })) {
         for volume in node.members.live().keys() {
             reclaim::kick(node, *volume);
@@ -297,7 +298,7 @@ fn after_commit(node: &Arc<Node>, changed: &[Changed]) {
 }
 
 /// The commit sequence of each value that was stored, in order.
-fn changed_seqs(changed: &[Changed]) -> Vec<u64> {
+pub(crate) fn changed_seqs(changed: &[Changed]) -> Vec<u64> {
     let seq = |c: &Changed| match c {
         Changed::Created { seq, .. } | Changed::Replaced { seq, .. } => Some(*seq),
         Changed::Deleted { .. } | Changed::Absent => None,
@@ -305,15 +306,19 @@ fn changed_seqs(changed: &[Changed]) -> Vec<u64> {
     changed.iter().filter_map(seq).collect()
 }
 
-fn applied(operation: &Operation, changed: Changed) -> Applied {
-    let etag = match &operation.action {
+fn etag(operation: &Operation) -> Option<ContentHash> {
+    match &operation.action {
         Action::Put { value, .. } => Some(ContentHash::of(value)),
         Action::Delete => None,
-    };
+    }
+}
+
+/// What became of a key, as clients are told.
+pub(crate) fn applied(key: &Key, etag: Option<ContentHash>, changed: Changed) -> Applied {
     let (status, version) = match changed {
         Changed::Created { version, .. } => (StatusCode::CREATED, Some(version)),
         Changed::Replaced { version, .. } | Changed::Deleted { version } => (StatusCode::OK, Some(version)),
         Changed::Absent => (StatusCode::NOT_FOUND, None),
     };
-    Applied { key: operation.key.display(), status: status.as_u16(), version, etag }
+    Applied { key: key.display(), status: status.as_u16(), version, etag }
 }

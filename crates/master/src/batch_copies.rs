@@ -1,4 +1,4 @@
-//! The copies of a batch's values: made and held as prepared, then kept or discarded together.
+//! The copies of the values of a batch: made and held as prepared, then kept or discarded together. Those of a transaction are kept here, too.
 
 use crate::batch::{Action, Operation, UPLOADS};
 use crate::node::Node;
@@ -21,7 +21,7 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A value of which all copies are durable, as prepared.
 pub(crate) struct Held {
-    key: Key,
+    pub key: Key,
     pub version: VersionId,
     pub volumes: Vec<TicketVolume>,
     /// From then on the volumes may be told to drop it, so it is never committed later.
@@ -44,6 +44,7 @@ pub(crate) async fn prepare(node: &Node, operations: &[Operation], request_id: &
                 content_type: content_type.clone(),
                 return_to: String::new(),
                 request_id: request_id.to_string(),
+                txn: None,
             };
             values.push((at, write, value.clone()));
         }

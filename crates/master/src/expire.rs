@@ -1,6 +1,7 @@
 //! Removes values that have expired, soon after: readers do not see them from their very millisecond on, and this gives the
-//! space back.
+//! space back. So it does with transactions that are over.
 
+use crate::catalog::CatalogError;
 use crate::node::Node;
 use crate::reclaim;
 use std::sync::Arc;
@@ -27,7 +28,7 @@ pub(crate) async fn sweep_forever(node: Arc<Node>) {
     }
 }
 
-async fn sweep(node: &Arc<Node>) -> Result<(), crate::catalog::CatalogError> {
+async fn sweep(node: &Arc<Node>) -> Result<(), CatalogError> {
     let mut removed = 0;
     loop {
         let swept = node.catalog.sweep_expired().await?;
@@ -44,5 +45,19 @@ async fn sweep(node: &Arc<Node>) -> Result<(), crate::catalog::CatalogError> {
     if removed > 0 {
         tracing::debug!(removed, "expired values removed");
     }
-    Ok(())
+    sweep_transactions(node).await
+}
+
+/// Removes what is left of transactions that were given up or have expired.
+pub(crate) async fn sweep_transactions(node: &Arc<Node>) -> Result<(), CatalogError> {
+    loop {
+        let swept = node.catalog.sweep_txns().await?;
+        if swept.removed > 0 {
+            node.members.live().keys().for_each(|volume| reclaim::kick(node, *volume));
+        }
+        if !swept.more {
+            return Ok(());
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
 }

@@ -41,6 +41,7 @@ mod server;
 mod service;
 mod several;
 mod status;
+mod transaction;
 mod values;
 mod write;
 

@@ -4,7 +4,7 @@ use crate::catalog::Doubt;
 use crate::node::Node;
 use http::StatusCode;
 use kvdb_protocol::limits::MAX_TICKET_CHARS;
-use kvdb_protocol::message::{CommitAnswer, Resolved};
+use kvdb_protocol::message::{CommitAnswer, Resolved, Standing};
 use kvdb_protocol::{ErrorCode, Problem, Ticket, TicketOp, UnixMillis};
 use kvdb_server::body::{self, Response};
 use kvdb_server::guard::{Request, read_all};
@@ -23,9 +23,10 @@ pub(crate) async fn outcome(node: &Arc<Node>, mut request: Request) -> Result<Re
         }
         TicketOp::Read => return Err(Problem::new(ErrorCode::BadTicket, "the ticket is not for a write")),
     };
-    let doubt = Doubt { key: ticket.key, version, replicas, issued, commit_by: ticket.commit_by };
+    let doubt = Doubt { key: ticket.key, version, replicas, txn: ticket.txn.map(|t| t.id), issued, commit_by: ticket.commit_by };
     let answer = node.catalog.resolve(doubt).await.map_err(|e| e.problem())?;
     let resolved = match answer {
+        Some(CommitAnswer::Committed(c)) if c.standing == Standing::Staged => Resolved::Staged { version },
         Some(CommitAnswer::Committed(c)) => Resolved::Committed { version: c.removed.unwrap_or(version), created: c.created },
         Some(CommitAnswer::Refused(problem)) => Resolved::Refused { problem },
         None => {

@@ -1,6 +1,6 @@
 //! What volumes ask of the master: commits, and what became of versions in doubt.
 
-use crate::catalog::{CommitDelete, CommitPut};
+use crate::catalog::{CommitDelete, CommitPut, Member};
 use crate::node::Node;
 use crate::reclaim;
 use http::StatusCode;
@@ -53,7 +53,10 @@ pub(crate) async fn commit(node: &Arc<Node>, request: Request) -> Result<Respons
                     expires: ticket.expires,
                     replicas,
                 };
-                node.catalog.commit(put).await
+                match ticket.txn {
+                    Some(txn) => node.catalog.stage(txn.id, Member::Put(put)).await,
+                    None => node.catalog.commit(put).await,
+                }
             }
             (TicketOp::Delete, None) => {
                 let delete = CommitDelete {

@@ -5,7 +5,7 @@ use crate::node::Node;
 use crate::write::{Granted, Write, grant};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use http_body_util::BodyExt;
-use kvdb_protocol::message::{Committed, Prepared};
+use kvdb_protocol::message::{Committed, Prepared, Standing};
 use kvdb_protocol::{Problem, Ticket, VolumeId};
 use kvdb_server::body::{self, Response};
 use kvdb_server::duplex::{ChainOpen, ChainSender};
@@ -79,7 +79,11 @@ pub(crate) async fn open(
 }
 
 fn stored(ticket: &Ticket, prepared: Prepared, committed: Committed) -> Response {
-    let mut response = body::status(if committed.created { StatusCode::CREATED } else { StatusCode::OK });
+    let mut response = body::status(match committed.standing {
+        Standing::Staged => StatusCode::ACCEPTED,
+        _ if committed.created => StatusCode::CREATED,
+        _ => StatusCode::OK,
+    });
     for (name, text) in [("etag", prepared.hash.etag()), ("kvdb-version", ticket.version.to_string())] {
         if let Ok(value) = HeaderValue::from_str(&text) {
             response.headers_mut().insert(name, value);

@@ -1,7 +1,7 @@
 //! What the master answers to which request.
 
 use crate::node::Node;
-use crate::{batch, delete_all, export, list, locate, orders, outcome, peer_calls, read, several, status, write};
+use crate::{batch, delete_all, export, list, locate, orders, outcome, peer_calls, read, several, status, transaction, write};
 use http::{HeaderValue, Method, header};
 use kvdb_protocol::message::path;
 use kvdb_protocol::operator;
@@ -27,6 +27,9 @@ impl kvdb_server::serve::Service for MasterService {
         }
         let query = Query::parse(request.uri().query())?;
         let method = request.method().clone();
+        if query.has(transaction::NAME) && (path == "/" || !transaction::may_name(&method, &query)) {
+            return Box::pin(transaction::call(&self.node, request, &query)).await;
+        }
         if method == Method::GET && query.has("list") {
             if query.has("values") {
                 return Box::pin(several::list(&self.node, path, &query)).await;

@@ -48,6 +48,7 @@ pub(crate) fn page(node: &Node) -> Response {
             "seq": stats.seq,
             "keys": stats.keys,
             "bytes": stats.bytes,
+            "transactions": stats.open_txns,
             "time": node.catalog.now(),
             "volumes": volumes,
             "quotas": node.catalog.ledger().usage(),

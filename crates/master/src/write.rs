@@ -5,12 +5,12 @@ use crate::config::{LONGEST_COMMIT_WITHIN, SLOWEST_BYTES_PER_SECOND};
 use crate::members::Live;
 use crate::node::Node;
 use crate::read::{absent, replica};
-use crate::{placement, preconditions, reclaim, redirect, relay};
+use crate::{placement, preconditions, reclaim, redirect, relay, transaction};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use http_body_util::BodyExt;
 use kvdb_protocol::limits::{MAX_CONTENT_TYPE_BYTES, MAX_DROPPED_BODY_BYTES};
 use kvdb_protocol::message::CommitAnswer;
-use kvdb_protocol::{Condition, ErrorCode, Key, Problem, Ticket, TicketOp, TicketVolume, UnixMillis, VersionId, VolumeId, ttl};
+use kvdb_protocol::{Condition, ErrorCode, Key, Problem, Ticket, TicketOp, TicketTxn, TicketVolume, UnixMillis, VersionId, VolumeId, ttl};
 use kvdb_server::RequestContext;
 use kvdb_server::body::{self, Response};
 use kvdb_server::guard::{GuardedBody, Request};
@@ -33,6 +33,8 @@ pub(crate) struct Write {
     pub content_type: Option<String>,
     pub return_to: String,
     pub request_id: String,
+    /// The transaction that it is put into, and when that ends.
+    pub txn: Option<TicketTxn>,
 }
 
 /// `PUT` (replace) or `POST` (create).
@@ -45,6 +47,7 @@ pub(crate) async fn write(
     cx: &RequestContext,
 ) -> Result<Response, Problem> {
     let avoid = redirect::avoided(query)?;
+    let txn = transaction::named(node, query)?;
     let (head, body) = request.into_parts();
     let write = Write {
         op,
@@ -55,6 +58,7 @@ pub(crate) async fn write(
         return_to: redirect::return_to(node, &head.headers, &head.uri, &key)?,
         request_id: cx.request_id.to_string(),
         key,
+        txn,
     };
     let max = node.config.max_value_bytes;
     if write.len.is_some_and(|n| n > max) {
@@ -110,7 +114,7 @@ fn check(write: &Write, current: Option<&Record>) -> Result<(), Problem> {
     holds(&write.condition, current)
 }
 
-fn holds(condition: &Condition, current: Option<&Record>) -> Result<(), Problem> {
+pub(crate) fn holds(condition: &Condition, current: Option<&Record>) -> Result<(), Problem> {
     if condition.holds(current.map(|r| r.hash)) {
         return Ok(());
     }
@@ -172,8 +176,11 @@ fn ticket(
     let (limit, content) = node.catalog.ledger().limits().for_ticket(&write.key);
     let max = node.config.max_value_bytes.min(limit);
     let arrives = Duration::from_secs(write.len.unwrap_or(max) / SLOWEST_BYTES_PER_SECOND);
-    let start_by = node.catalog.now().plus(node.config.start_within);
-    let commit_by = start_by.plus((node.config.commit_within + arrives).min(LONGEST_COMMIT_WITHIN));
+    let mut start_by = node.catalog.now().plus(node.config.start_within);
+    let mut commit_by = start_by.plus((node.config.commit_within + arrives).min(LONGEST_COMMIT_WITHIN));
+    if let Some(TicketTxn { ends, .. }) = write.txn {
+        (start_by, commit_by) = (start_by.min(ends), commit_by.min(ends));
+    }
     let ticket = Ticket {
         cluster: node.credentials.cluster,
         op: write.op,
@@ -190,6 +197,7 @@ fn ticket(
         commit_to,
         return_to: write.return_to.clone(),
         request_id: write.request_id.clone(),
+        txn: write.txn,
     };
     let encoded = ticket.encode(&node.tickets).map_err(|_| Problem::new(ErrorCode::TooLong, "the URL is too long for a ticket"))?;
     Ok((ticket, encoded))
@@ -197,6 +205,9 @@ fn ticket(
 
 /// `DELETE`.
 pub(crate) async fn delete(node: &Arc<Node>, request: Request, key: Key, query: &Query, cx: &RequestContext) -> Result<Response, Problem> {
+    if query.has(transaction::NAME) {
+        return transaction::stage_delete(node, request, key, query).await;
+    }
     if let Some(text) = query.get_str("ticket") {
         return delete_here(node, &key, text).await;
     }
@@ -209,7 +220,8 @@ pub(crate) async fn delete(node: &Arc<Node>, request: Request, key: Key, query: 
     let avoid = redirect::avoided(query)?;
     let return_to = redirect::return_to(node, &head.headers, &head.uri, &key)?;
     let request_id = cx.request_id.to_string();
-    let write = Write { key, op: TicketOp::Delete, len: Some(0), condition, expires: None, content_type: None, return_to, request_id };
+    let write =
+        Write { key, op: TicketOp::Delete, len: Some(0), condition, expires: None, content_type: None, return_to, request_id, txn: None };
     let Some(first) = replica(node, &record, &avoid) else {
         let volumes = record.replicas.iter().map(|id| TicketVolume { id: *id, address: String::new() }).collect();
         let (ticket, encoded) = ticket(node, &write, record.version, volumes, String::new())?;

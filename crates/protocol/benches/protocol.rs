@@ -30,6 +30,7 @@ fn ticket() -> Ticket {
         commit_to: "master.example:3000".into(),
         return_to: "http://master.example:3000/photos/2026/00000001/image-0000000001.jpg".into(),
         request_id: "019ac1d47a337c4180000123456789ab".into(),
+        txn: None,
     }
 }
 

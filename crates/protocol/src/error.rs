@@ -55,6 +55,8 @@ codes! {
     BadTicket = "bad_ticket", 403, false, "The ticket is not valid";
     /// No such key or page.
     NotFound = "not_found", 404, false, "There is no such key";
+    /// No transaction of this id is open.
+    NoSuchTransaction = "no_such_transaction", 404, false, "There is no such transaction";
     /// The method is not for this resource.
     MethodNotAllowed = "method_not_allowed", 405, false, "The method is not allowed here";
     /// The sender was too slow.

@@ -59,6 +59,11 @@ id!(
     VersionId
 );
 
+id!(
+    /// A transaction: whoever knows it may put into it, commit it and give it up.
+    TxnId
+);
+
 /// A name that nobody else gives, such as an `Idempotency-Key`.
 pub fn random_name() -> String {
     Uuid::new_v4().to_string()
@@ -66,6 +71,13 @@ pub fn random_name() -> String {
 
 impl ClusterId {
     /// A new random cluster.
+    pub fn random() -> Self {
+        Self(Uuid::new_v4())
+    }
+}
+
+impl TxnId {
+    /// A new one, which nobody can guess.
     pub fn random() -> Self {
         Self(Uuid::new_v4())
     }

@@ -222,6 +222,8 @@ pub enum Standing {
     Moved,
     /// It was replaced or deleted since.
     Gone,
+    /// It is durable in a transaction, and no record names it before that is committed. It has no sequence yet.
+    Staged,
 }
 
 /// What became of a write, as the client is told that lost the answer to it. Final.
@@ -234,6 +236,11 @@ pub enum Resolved {
         version: VersionId,
         /// Whether the key was new.
         created: bool,
+    },
+    /// Its value is staged in a transaction that is open.
+    Staged {
+        /// The version that it will have.
+        version: VersionId,
     },
     /// It was not, and never will be.
     Refused {

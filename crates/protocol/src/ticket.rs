@@ -5,7 +5,7 @@
 
 use crate::content::ContentRule;
 use crate::hash::ContentHash;
-use crate::id::{ClusterId, VersionId, VolumeId};
+use crate::id::{ClusterId, TxnId, VersionId, VolumeId};
 use crate::key::Key;
 use crate::lab::{self, Bug};
 use crate::limits::{MAX_REPLICAS, MAX_TICKET_CHARS};
@@ -16,7 +16,7 @@ use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-const FORMAT: u8 = 2;
+const FORMAT: u8 = 3;
 const MAC_BYTES: usize = 32;
 
 /// What a ticket permits.
@@ -76,6 +76,15 @@ impl Condition {
     }
 }
 
+/// The transaction that a value is put into.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TicketTxn {
+    /// Its id.
+    pub id: TxnId,
+    /// When it ends by itself. Once the value is staged, which must be by the ticket's `commit_by`, it may be committed until then.
+    pub ends: UnixMillis,
+}
+
 /// A signed permission.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ticket {
@@ -109,6 +118,8 @@ pub struct Ticket {
     pub return_to: String,
     /// The request that it was made for.
     pub request_id: String,
+    /// The transaction that its value is staged in until that is committed.
+    pub txn: Option<TicketTxn>,
 }
 
 /// Why a ticket is refused.
@@ -197,6 +208,7 @@ mod tests {
             commit_to: "localhost:3000".into(),
             return_to: "http://localhost:3000/a/b".into(),
             request_id: "r".into(),
+            txn: Some(TicketTxn { id: TxnId::random(), ends: UnixMillis(300) }),
         }
     }
 

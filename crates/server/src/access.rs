@@ -19,8 +19,8 @@ use tokio::sync::OwnedSemaphorePermit;
 const MAX_LOGGED_BYTES: usize = 1024;
 /// A request that takes longer is always logged.
 const SLOW: Duration = Duration::from_secs(1);
-/// The query parameter whose value is a secret.
-const TICKET: &[u8] = b"ticket";
+/// The query parameters whose values are secrets.
+const SECRETS: [(&[u8], &str); 2] = [(b"ticket", "ticket=REDACTED"), (b"txn", "txn=REDACTED")];
 
 /// A line in the making. It is written when it is dropped.
 pub(crate) struct Entry {
@@ -130,10 +130,11 @@ fn loggable(uri: &Uri, with_query: bool) -> String {
     text
 }
 
-/// A part of a query, its value hidden if its name, once decoded, is that of a ticket.
+/// A part of a query, its value hidden if its name, once decoded, is that of a secret.
 fn redacted(part: &str) -> &str {
     let name = part.split_once('=').map_or(part, |(name, _)| name);
-    if decode(name).is_ok_and(|n| n == TICKET) { "ticket=REDACTED" } else { part }
+    let secret = |name: Vec<u8>| SECRETS.iter().find(|(secret, _)| name == *secret).map(|(_, hidden)| *hidden);
+    decode(name).ok().and_then(secret).unwrap_or(part)
 }
 
 /// ASCII only, everything else percent-encoded.
@@ -215,6 +216,7 @@ mod tests {
         assert_eq!(logged("/k?ticket=secret&x=1"), "/k?ticket=REDACTED&x=1");
         assert_eq!(logged("/k?a=1&t%69cket=secret"), "/k?a=1&ticket=REDACTED");
         assert_eq!(logged("/k?ticket"), "/k?ticket=REDACTED");
+        assert_eq!(logged("/?txn=secret&commit"), "/?txn=REDACTED&commit");
         assert_eq!(logged("/k?tickets=5"), "/k?tickets=5");
     }
 

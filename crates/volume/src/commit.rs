@@ -9,6 +9,7 @@ use kvdb_protocol::{ErrorCode, Problem, Ticket, UnixMillis, VersionId};
 use kvdb_server::peer::{Destination, PeerError};
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -83,20 +84,26 @@ pub(crate) async fn settle_forever(node: Arc<Node>) {
             () = tokio::time::sleep(SETTLE_PERIOD) => {}
             () = node.settle_soon.notified() => tokio::time::sleep(COMMIT_PAUSE).await,
         }
-        if let Err(problem) = settle_once(&node).await {
+        let all = node.ask_for_all.swap(false, Ordering::SeqCst);
+        if let Err(problem) = settle_once(&node, all).await {
+            node.ask_for_all.fetch_or(all, Ordering::SeqCst);
             tracing::debug!(error = %problem, "versions in doubt are not settled yet");
         }
     }
 }
 
-async fn settle_once(node: &Node) -> Result<(), Problem> {
-    let Some(master) = node.master() else { return Ok(()) };
+/// `all`: also those that may still be committed.
+async fn settle_once(node: &Node, all: bool) -> Result<(), Problem> {
+    let Some(master) = node.master() else {
+        node.ask_for_all.fetch_or(all, Ordering::SeqCst);
+        return Ok(());
+    };
     let credentials = node.membership()?.credentials;
     let now = node.clock.now();
     let mut waiting = node.with_store(|s| s.prepared(MAX_IN_DOUBT)).await?;
     let ordered: HashMap<VersionId, UnixMillis> = {
         let log = node.fetch_log.read().await;
-        waiting.retain(|i| i.commit_by < now && !node.is_in_flight(i.version) && !log.is_open(i.version, now));
+        waiting.retain(|i| (all || i.commit_by < now) && !node.is_in_flight(i.version) && !log.is_open(i.version, now));
         waiting.iter().filter_map(|i| Some((i.version, log.last_ordered(i.version)?))).collect()
     };
     if lab::has(Bug::DroppedUnasked) {

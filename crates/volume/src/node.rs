@@ -12,7 +12,7 @@ use kvdb_protocol::message::ReclaimItem;
 use kvdb_protocol::{ClusterId, ClusterSecret, ErrorCode, Key, Problem, Ticket, TicketKey, VersionId, VolumeId};
 use kvdb_server::peer::{Credentials, Peers};
 use std::collections::HashSet;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
@@ -43,6 +43,8 @@ pub(crate) struct Node {
     pub fetch_log: tokio::sync::RwLock<FetchLog>,
     /// Wakes the settling of prepared versions.
     pub settle_soon: Notify,
+    /// A master has come in touch: it is asked for all prepared versions at once, as its word of some may have been missed.
+    pub ask_for_all: AtomicBool,
     /// Wakes the telling of bad copies.
     pub tell_soon: Notify,
     pub scrub: Scrub,
@@ -89,6 +91,7 @@ impl Node {
             fetches: Semaphore::new(MAX_FETCHES),
             fetch_log: tokio::sync::RwLock::default(),
             settle_soon: Notify::new(),
+            ask_for_all: AtomicBool::new(false),
             tell_soon: Notify::new(),
             stopping,
             membership: RwLock::new(membership),
@@ -192,6 +195,7 @@ impl Node {
     /// Counts a status stream of a master, until dropped.
     pub fn contact_guard(self: &Arc<Self>) -> Contact {
         self.contacts.fetch_add(1, Ordering::Relaxed);
+        self.ask_for_all.store(true, Ordering::SeqCst);
         Contact(self.clone())
     }
 

@@ -6,7 +6,7 @@ use crate::node::Node;
 use crate::upload::{Leg, OpenFailure, Upload};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use http_body_util::BodyExt;
-use kvdb_protocol::message::{Committed, Prepared};
+use kvdb_protocol::message::{Committed, Prepared, Standing};
 use kvdb_protocol::{ErrorCode, Key, Problem, Ticket, TicketOp};
 use kvdb_server::body::{self, Response};
 use kvdb_server::guard::Request;
@@ -113,9 +113,12 @@ pub(crate) fn redirect(status: StatusCode, location: &str) -> Result<Response, P
 }
 
 fn stored(ticket: &Ticket, op: TicketOp, prepared: Prepared, committed: Committed) -> Response {
-    let created = committed.created || op == TicketOp::Create;
     let mut response = Response::new(body::empty());
-    *response.status_mut() = if created { StatusCode::CREATED } else { StatusCode::OK };
+    *response.status_mut() = match committed.standing {
+        Standing::Staged => StatusCode::ACCEPTED,
+        _ if committed.created || op == TicketOp::Create => StatusCode::CREATED,
+        _ => StatusCode::OK,
+    };
     let headers = response.headers_mut();
     for (name, text) in [
         ("etag", prepared.hash.etag()),

@@ -254,7 +254,7 @@ fn new_value(ticket: &Ticket, leg: Leg) -> NewValue {
         expires: ticket.expires,
         commit_by: ticket.commit_by,
         // A copy that names no chain is never taken by a rebuild for one that may have been acknowledged by itself.
-        replicas: ticket.volumes.iter().map(|v| v.id).filter(|_| !leg.hold).collect(),
+        replicas: ticket.volumes.iter().map(|v| v.id).filter(|_| !leg.hold && ticket.txn.is_none()).collect(),
     }
 }
 
@@ -293,7 +293,7 @@ pub(crate) struct Durable {
 }
 
 impl Durable {
-    /// The master committed it: now, or long ago, if its ticket was used once more after this volume had forgotten it.
+    /// The master committed it, or staged it in its transaction: now, or long ago, if its ticket was used once more after this volume had forgotten it.
     /// What is not the record's copy must not be marked as if it were: nobody would ever remove it.
     pub async fn committed(self, committed: Committed) {
         let PreparedUpload { node, ticket, next } = self.upload;
@@ -302,6 +302,11 @@ impl Durable {
             Standing::Current => node.store.note_committed(key, version, committed.seq).await.map_err(|e| e.to_problem()),
             // The master says of each volume's copy whether it stays, when asked.
             Standing::Moved => Ok(()),
+            // So it does when the transaction is committed or ends.
+            Standing::Staged => match ticket.txn {
+                Some(txn) => node.store.note_staged(key, version, txn.ends).await.map_err(|e| e.to_problem()),
+                None => Ok(()),
+            },
             Standing::Gone => node.remove(vec![ReclaimItem { key, version, deleted: None }]).await,
         };
         if let Err(e) = done {

@@ -4,7 +4,9 @@ use crate::input::{Input, chosen};
 use crate::sample;
 use kvdb_master::catalog::Record;
 use kvdb_master::catalog::outside::{KINDS, key_recoded, recoded};
+use kvdb_protocol::Condition;
 use kvdb_protocol::message::Deleted;
+use kvdb_protocol::ticket::Tags;
 use serde::Serialize;
 
 pub(crate) fn check(data: &[u8]) -> bool {
@@ -45,6 +47,7 @@ pub(crate) fn seeds() -> Vec<Vec<u8>> {
     let key = &sample::keys()[0];
     let id = sample::VOLUME.as_bytes();
     let kind = KINDS;
+    let condition = Condition { if_match: Some(Tags::Of(vec![sample::hash()])), if_none_match: Some(Tags::Any) };
     vec![
         value(0, &record),
         value(0, Record { content_type: None, expires: None, ..record }),
@@ -54,6 +57,18 @@ pub(crate) fn seeds() -> Vec<Vec<u8>> {
         value(3, "localhost:3001"),
         value(4, (3_u64, 2_u64, 1_u64)),
         chosen(&[5, 0, 1, 0], []),
+        value(6, (0_u8, sample::NOW, sample::NOW, sample::NOW, 2_u32, 300_u64)),
+        value(
+            7,
+            (
+                0_u8,
+                (sample::version(), true, 5_u64, sample::hash()),
+                (None::<&str>, Some(sample::NOW), [sample::VOLUME].as_slice()),
+                condition,
+                150_u64,
+            ),
+        ),
+        value(7, (1_u8, Condition::default(), 96_u64)),
         chosen(&[kind, 0, b'x'], [&id[..], sample::version().as_bytes()].concat()),
         chosen(&[kind, 0, b'v'], id),
         chosen(&[kind, 0, b's'], id),

@@ -1,7 +1,7 @@
 //! What seeds are made of. Nothing of it is random: seeds are the same whenever they are made.
 
-use kvdb_protocol::ticket::{Tags, TicketVolume};
-use kvdb_protocol::{ClusterId, Condition, ContentHash, ContentRule, Key, Ticket, TicketOp, UnixMillis, VersionId, VolumeId};
+use kvdb_protocol::ticket::{Tags, TicketTxn, TicketVolume};
+use kvdb_protocol::{ClusterId, Condition, ContentHash, ContentRule, Key, Ticket, TicketOp, TxnId, UnixMillis, VersionId, VolumeId};
 
 pub(crate) const CLUSTER: ClusterId = ClusterId::from_bytes([0x11; 16]);
 pub(crate) const VOLUME: VolumeId = VolumeId::from_bytes([0x22; 16]);
@@ -38,6 +38,7 @@ pub(crate) fn tickets() -> Vec<Ticket> {
         commit_to: "localhost:3000".into(),
         return_to: "http://localhost:3000/a/b".into(),
         request_id: "r".into(),
+        txn: None,
     };
     let two = TicketVolume { id: VolumeId::from_bytes([3; 16]), address: "localhost:3002".into() };
     let full = Ticket {
@@ -47,6 +48,7 @@ pub(crate) fn tickets() -> Vec<Ticket> {
         content: Some(ContentRule::JsonObject),
         expires: Some(NOW),
         condition: Condition { if_match: Some(Tags::Of(vec![hash()])), if_none_match: Some(Tags::Any) },
+        txn: Some(TicketTxn { id: TxnId::from_bytes([9; 16]), ends: NOW }),
         ..plain.clone()
     };
     vec![Ticket { op: TicketOp::Read, ..plain.clone() }, Ticket { op: TicketOp::Delete, ..plain.clone() }, plain, full]

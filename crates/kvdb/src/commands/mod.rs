@@ -9,6 +9,7 @@ mod fsck;
 mod get;
 mod health;
 mod ls;
+mod publish;
 mod put;
 mod rebuild;
 mod rm;
@@ -46,6 +47,7 @@ async fn client_command(common: &Common, command: Command) -> anyhow::Result<()>
             Command::Newest(a) => several::newest(common, a).await,
             Command::Rm(a) => rm::run(common, a).await,
             Command::Batch(a) => batch::run(common, a).await,
+            Command::Publish(a) => publish::run(common, a).await,
             Command::Ls(a) => ls::run(common, a).await,
             Command::Stat(a) => stat::run(common, &a).await,
             Command::Rebuild(a) => rebuild::run(common, a).await,

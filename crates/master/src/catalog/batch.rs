@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 /// Most bytes that one batch may write to the catalog. Like the bound of the committer's own batches it keeps what is written
 /// within one segment of sled's log (512 KiB).
-const MAX_WRITTEN_BYTES: usize = 256 << 10;
+pub(super) const MAX_WRITTEN_BYTES: usize = 256 << 10;
 /// Results in one entry of what is remembered, so that it stays below the engine's largest value.
 const PART: usize = 256;
 
@@ -212,20 +212,32 @@ fn remember(view: &mut View<'_>, now: &Now, batch: &CommitBatch, changed: Vec<Ch
 /// What became of a batch of this name, if it was done in the present epoch or the last.
 fn repeated(view: &View<'_>, now: &Now, batch: &CommitBatch) -> Result<Option<BatchAnswer>, CatalogError> {
     let Some(id) = &batch.id else { return Ok(None) };
+    let done = find(view, now, id)?;
+    Ok(done.map(|(digest, changed)| {
+        if digest == id.digest {
+            return BatchAnswer::Repeated(changed);
+        }
+        let detail = "another batch was sent with this Idempotency-Key; give each batch a key of its own";
+        BatchAnswer::Refused(Problem::new(ErrorCode::BadRequest, detail))
+    }))
+}
+
+/// What became of the batch of this name and digest, as far as it is remembered.
+pub(super) fn remembered(view: &View<'_>, now: &Now, id: &BatchId) -> Result<Option<Vec<Changed>>, CatalogError> {
+    Ok(find(view, now, id)?.filter(|(digest, _)| *digest == id.digest).map(|(_, changed)| changed))
+}
+
+fn find(view: &View<'_>, now: &Now, id: &BatchId) -> Result<Option<(ContentHash, Vec<Changed>)>, CatalogError> {
     for at in [Some(epoch(now.time)), epoch(now.time).checked_sub(1)].into_iter().flatten() {
         let part = |n| -> Result<Option<Remembered>, CatalogError> {
             view.get(&keyspace::batch_decision(at, id.name, n))?.map(|b| decode(&b, "decision on a batch")).transpose()
         };
         let Some(first) = part(0)? else { continue };
-        if first.digest != id.digest {
-            let detail = "another batch was sent with this Idempotency-Key; give each batch a key of its own";
-            return Ok(Some(BatchAnswer::Refused(Problem::new(ErrorCode::BadRequest, detail))));
-        }
         let mut changed = first.changed;
         for n in 1..first.parts {
             changed.extend(part(n)?.ok_or_else(|| CatalogError::corrupt("decision on a batch", "a part of it is missing"))?.changed);
         }
-        return Ok(Some(BatchAnswer::Repeated(changed)));
+        return Ok(Some((first.digest, changed)));
     }
     Ok(None)
 }

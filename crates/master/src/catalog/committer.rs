@@ -15,6 +15,7 @@ use super::keyspace;
 use super::placing::{self, Duty, Placed, SetReplicas};
 use super::record::{State, VolumeEntry, decode, encode};
 use super::resolve::{self, Doubt};
+use super::transaction_ops::{TxnOp, TxnReply};
 use super::unwanted::{self, Unlisted, Unwanted};
 use super::view::{View, epoch};
 use kvdb_protocol::lab::{self, Bug};
@@ -60,6 +61,7 @@ pub(super) enum Op {
     Resolve(Doubt, Reply<Option<CommitAnswer>>),
     Settle(VolumeId, Vec<SettleItem>, Reply<Vec<Outcome>>),
     SweepExpired(Reply<Swept>),
+    Txn(TxnOp),
     ReclaimDone(VolumeId, Vec<VersionId>, Reply<()>),
     Volume(VolumeId, String, Reply<()>),
     SetReplicas(SetReplicas, Reply<Placed>),
@@ -81,6 +83,7 @@ enum Answer {
     Resolved(Reply<Option<CommitAnswer>>, Option<CommitAnswer>),
     Settle(Reply<Vec<Outcome>>, Vec<Outcome>),
     Swept(Reply<Swept>, Swept),
+    Txn(TxnReply),
     Placed(Reply<Placed>, Placed),
     Unlisted(Reply<Vec<Unlisted>>, Vec<Unlisted>),
     More(Reply<bool>, bool),
@@ -161,7 +164,7 @@ impl Committer {
         if core.is_stopped() {
             return self.waiting.drain(..).for_each(|op| op.fail(&|| CatalogError::Stopped));
         }
-        let mut view = View::new(core.engine.as_ref(), self.state, core.quotas.draft());
+        let mut view = View::new(core.engine.as_ref(), self.state, core.quotas.draft(), core.open_txns());
         let mut answers = Vec::new();
         let (expiry, _under_way) = core.deciding.begin(|| core.clock.expiry_now());
         let now = Now { time: core.clock.now(), expiry, floor: core.floor, room: room(core.engine.as_ref()) };
@@ -169,7 +172,7 @@ impl Committer {
             && let Some(op) = self.waiting.pop_front()
         {
             // One that changes many keys has a batch of the committer to itself, so that the two bounds do not add up.
-            let large = matches!(&op, Op::Batch(..) | Op::DeleteAll(..));
+            let large = matches!(&op, Op::Batch(..) | Op::DeleteAll(..)) || matches!(&op, Op::Txn(op) if op.is_large());
             if large && view.bytes() > 0 {
                 self.waiting.push_front(op);
                 break;
@@ -220,7 +223,7 @@ impl Committer {
 
     fn write(&mut self, mut view: View<'_>) -> Result<(), Failure> {
         let core = Arc::clone(&self.core);
-        let draft = std::mem::take(&mut view.draft);
+        let (draft, open_txns) = (std::mem::take(&mut view.draft), view.open_txns);
         let (batch, before, state, reclaim_change) = view.finish().map_err(|e| self.stop(&e.to_string(), Failure::Unchanged))?;
         if batch.is_empty() {
             return Ok(());
@@ -232,7 +235,7 @@ impl Committer {
             Ok(()) => {
                 core.in_flight.durable();
                 self.state = state;
-                core.count(state, &reclaim_change);
+                core.count(state, &reclaim_change, open_txns);
                 core.quotas.commit(&draft);
                 drop(gate);
                 Ok(())
@@ -315,6 +318,7 @@ fn decide_one(view: &mut View<'_>, engine: &dyn Engine, now: &Now, op: Op) -> Op
             ready(done, reply, |reply, ()| Answer::Done(reply))
         }
         Op::SweepExpired(reply) => ready(expiry::sweep(view, engine, now), reply, Answer::Swept),
+        Op::Txn(op) => op.decide(view, engine, now).map(Answer::Txn),
         Op::SetReplicas(change, reply) => ready(placing::set_replicas(view, now, &change), reply, Answer::Placed),
         Op::Unwanted(copies, reply) => ready(copies.iter().map(|u| unwanted::remove(view, now, u)).collect(), reply, Answer::Unlisted),
         Op::Duty(id, duty, reply) => {
@@ -369,6 +373,7 @@ impl Op {
             Self::Resolve(_, r) => r.send(Err(error())).is_err(),
             Self::Settle(_, _, r) => r.send(Err(error())).is_err(),
             Self::SweepExpired(r) => r.send(Err(error())).is_err(),
+            Self::Txn(op) => return op.fail(error()),
             Self::SetReplicas(_, r) => r.send(Err(error())).is_err(),
             Self::Unwanted(_, r) => r.send(Err(error())).is_err(),
             Self::ForgetReclaim(_, r) => r.send(Err(error())).is_err(),
@@ -389,6 +394,7 @@ impl Answer {
             Self::Resolved(r, a) => r.send(Ok(a)).is_err(),
             Self::Settle(r, a) => r.send(Ok(a)).is_err(),
             Self::Swept(r, a) => r.send(Ok(a)).is_err(),
+            Self::Txn(reply) => return reply.give(Ok(())),
             Self::Placed(r, a) => r.send(Ok(a)).is_err(),
             Self::Unlisted(r, a) => r.send(Ok(a)).is_err(),
             Self::More(r, a) => r.send(Ok(a)).is_err(),
@@ -404,6 +410,7 @@ impl Answer {
             Self::Resolved(r, _) => r.send(Err(error)).is_err(),
             Self::Settle(r, _) => r.send(Err(error)).is_err(),
             Self::Swept(r, _) => r.send(Err(error)).is_err(),
+            Self::Txn(reply) => return reply.give(Err(error)),
             Self::Placed(r, _) => r.send(Err(error)).is_err(),
             Self::Unlisted(r, _) => r.send(Err(error)).is_err(),
             Self::More(r, _) => r.send(Err(error)).is_err(),

@@ -9,6 +9,7 @@ use super::keyspace;
 use super::quota::Quotas;
 use super::record::{ReclaimEntry, Record, State, VolumeEntry, decode};
 use super::snapshot::Snapshot;
+use super::transaction;
 use kvdb_protocol::message::ReclaimItem;
 use kvdb_protocol::{Key, VolumeId};
 use std::collections::BTreeMap;
@@ -41,11 +42,13 @@ pub(super) struct Core {
 struct Numbers {
     state: State,
     reclaim: BTreeMap<VolumeId, u64>,
+    /// Transactions that are open.
+    open_txns: usize,
 }
 
 impl Core {
     pub(super) fn new(engine: Arc<dyn Engine>, clock: Clock, floor: u64, state: State) -> Result<Self, CatalogError> {
-        let reclaim = count_reclaim(engine.as_ref())?;
+        let (reclaim, open_txns) = (count_reclaim(engine.as_ref())?, transaction::count_open(engine.as_ref())?);
         Ok(Self {
             engine,
             clock,
@@ -56,7 +59,7 @@ impl Core {
             deciding: Deciding::default(),
             snapshot: Snapshot::default(),
             quotas: Quotas::default(),
-            numbers: Mutex::new(Numbers { state, reclaim }),
+            numbers: Mutex::new(Numbers { state, reclaim, open_txns }),
         })
     }
 
@@ -72,10 +75,16 @@ impl Core {
         self.numbers().reclaim.clone()
     }
 
+    /// Transactions that are open; those that have expired count until they are swept.
+    pub(super) fn open_txns(&self) -> usize {
+        self.numbers().open_txns
+    }
+
     /// A batch is durable.
-    pub(super) fn count(&self, state: State, reclaim_change: &BTreeMap<VolumeId, i64>) {
+    pub(super) fn count(&self, state: State, reclaim_change: &BTreeMap<VolumeId, i64>, open_txns: usize) {
         let mut numbers = self.numbers();
         numbers.state = state;
+        numbers.open_txns = open_txns;
         for (volume, change) in reclaim_change {
             let count = numbers.reclaim.entry(*volume).or_default();
             *count = count.saturating_add_signed(*change);

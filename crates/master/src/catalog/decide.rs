@@ -17,6 +17,7 @@
 use super::error::CatalogError;
 use super::keyspace;
 use super::record::{CommittedAs, Decision, ReclaimEntry, Record};
+use super::transaction;
 use super::view::{View, epoch};
 use kvdb_protocol::lab::{self, Bug};
 use kvdb_protocol::limits::{MAX_CONTENT_TYPE_BYTES, MAX_REPLICAS};
@@ -100,7 +101,7 @@ impl Now {
         if commit_by.0 == 0 { longest } else { longest.min(commit_by) }
     }
 
-    fn too_late(&self, version: VersionId, commit_by: UnixMillis) -> Option<Problem> {
+    pub(super) fn too_late(&self, version: VersionId, commit_by: UnixMillis) -> Option<Problem> {
         if version.unix_millis() < self.floor {
             return Some(Problem::new(ErrorCode::Conflict, "the metadata was rebuilt while the value was on its way; send it again"));
         }
@@ -167,7 +168,7 @@ pub(super) fn put(view: &mut View<'_>, now: &Now, p: &CommitPut) -> Result<Commi
     Ok(CommitAnswer::Committed(record.committed()))
 }
 
-fn check_put(p: &CommitPut) -> Result<(), CatalogError> {
+pub(super) fn check_put(p: &CommitPut) -> Result<(), CatalogError> {
     let distinct: HashSet<_> = p.replicas.iter().collect();
     if p.replicas.is_empty() || p.replicas.len() > MAX_REPLICAS || distinct.len() != p.replicas.len() {
         return Err(CatalogError::BadRequest(format!("a value has 1 to {MAX_REPLICAS} replicas on different volumes")));
@@ -179,7 +180,12 @@ fn check_put(p: &CommitPut) -> Result<(), CatalogError> {
 }
 
 /// What was already decided about a version, if anything.
-fn put_decided(view: &View<'_>, now: &Now, p: &CommitPut, current: Option<&Record>) -> Result<Option<CommitAnswer>, CatalogError> {
+pub(super) fn put_decided(
+    view: &View<'_>,
+    now: &Now,
+    p: &CommitPut,
+    current: Option<&Record>,
+) -> Result<Option<CommitAnswer>, CatalogError> {
     if let Some(record) = current.filter(|r| r.version == p.version) {
         if (record.len, record.hash) != (p.len, p.hash) {
             let what = format!("version {} was committed with another length or hash", p.version);
@@ -260,6 +266,6 @@ pub(super) fn settle(view: &View<'_>, now: &Now, volume: VolumeId, item: &Settle
     let deadline = now.deadline(item.version, item.commit_by);
     let decided = view.decision(now.time, deadline, |e| keyspace::put_decision(e, item.version))?.is_some()
         || view.reclaim(volume, item.version)?.is_some();
-    let open = !decided && now.too_late(item.version, item.commit_by).is_none();
+    let open = !decided && (now.too_late(item.version, item.commit_by).is_none() || transaction::is_waiting(view, now, item.version)?);
     Ok(if open && !lab::has(Bug::PendingDropped) { Outcome::Pending } else { Outcome::Drop })
 }

@@ -1,7 +1,7 @@
 //! Layout of the catalog's keys: one ordered keyspace, one prefix byte for each kind of entry.
 //! The tables and a worked example are in `docs/format-catalog.md`; a test checks them against this file.
 
-use kvdb_protocol::{Key, UnixMillis, VersionId, VolumeId};
+use kvdb_protocol::{Key, TxnId, UnixMillis, VersionId, VolumeId};
 
 /// Format of the whole catalog: the directory, the keys, and where values are found.
 pub(super) const CATALOG_FORMAT: u32 = 2;
@@ -20,6 +20,14 @@ pub(super) const LISTED: u8 = b'a';
 pub(super) const RECORD: u8 = b'r';
 /// Volumes: prefix and volume id.
 pub(super) const VOLUME: u8 = b'v';
+/// Members of transactions: prefix, transaction, key.
+pub(super) const STAGED: u8 = b'u';
+/// Transactions: prefix and id.
+pub(super) const TXN: u8 = b't';
+/// When a transaction is looked at next: prefix, time (u64, big endian, ms), id.
+pub(super) const TXN_DUE: u8 = b'w';
+/// Transactions of versions that are staged: prefix and version.
+pub(super) const STAGED_IN: u8 = b'y';
 /// Copies to be removed: prefix, volume id, version.
 pub(super) const RECLAIM: u8 = b'x';
 
@@ -69,6 +77,43 @@ pub(super) fn expiries_after(at: UnixMillis) -> Option<Vec<u8>> {
 pub(super) fn parse_expiry(key: &[u8]) -> Option<(UnixMillis, Key)> {
     let (at, key) = key.strip_prefix(&[EXPIRY])?.split_at_checked(8)?;
     Some((UnixMillis(u64::from_be_bytes(at.try_into().ok()?)), Key::new(key).ok()?))
+}
+
+pub(super) fn txn(id: TxnId) -> Vec<u8> {
+    joined(&[&[TXN], id.as_bytes()])
+}
+
+pub(super) fn txn_due(at: UnixMillis, id: TxnId) -> Vec<u8> {
+    joined(&[&[TXN_DUE], &at.0.to_be_bytes(), id.as_bytes()])
+}
+
+/// Where those due later than `at` begin; none: there can be none.
+pub(super) fn txns_due_after(at: UnixMillis) -> Option<Vec<u8>> {
+    Some(joined(&[&[TXN_DUE], &at.0.checked_add(1)?.to_be_bytes()]))
+}
+
+/// Time and transaction of such a key.
+pub(super) fn parse_txn_due(key: &[u8]) -> Option<(UnixMillis, TxnId)> {
+    let (at, id) = key.strip_prefix(&[TXN_DUE])?.split_at_checked(8)?;
+    Some((UnixMillis(u64::from_be_bytes(at.try_into().ok()?)), TxnId::from_bytes(id.try_into().ok()?)))
+}
+
+pub(super) fn staged(id: TxnId, key: &Key) -> Vec<u8> {
+    joined(&[&[STAGED], id.as_bytes(), key.as_bytes()])
+}
+
+pub(super) fn staged_in(version: VersionId) -> Vec<u8> {
+    joined(&[&[STAGED_IN], version.as_bytes()])
+}
+
+pub(super) fn staged_of(id: TxnId) -> Vec<u8> {
+    joined(&[&[STAGED], id.as_bytes()])
+}
+
+/// Key of a member.
+pub(super) fn parse_staged(at: &[u8]) -> Option<Key> {
+    let (_, key) = at.strip_prefix(&[STAGED])?.split_at_checked(16)?;
+    Key::new(key).ok()
 }
 
 pub(super) fn volume(id: VolumeId) -> Vec<u8> {
@@ -152,6 +197,10 @@ mod tests {
         assert_eq!(parse_expiry(&expiry(at, &k)), Some((at, k.clone())));
         assert!(expiry(UnixMillis(255), &k) < expiry(at, &k) && Some(expiry(at, &k)) < expiries_after(at));
         assert!(expiries_after(UnixMillis(255)) <= Some(expiry(at, &k)) && expiries_after(UnixMillis(u64::MAX)).is_none());
+        let txn = TxnId::from_bytes([3; 16]);
+        assert_eq!((parse_txn_due(&txn_due(at, txn)), parse_staged(&staged(txn, &k))), (Some((at, txn)), Some(k.clone())));
+        assert!(Some(txn_due(at, txn)) < txns_due_after(at) && txns_due_after(UnixMillis(255)) <= Some(txn_due(at, txn)));
+        assert_eq!((parse_staged(&staged_of(txn)), parse_txn_due(&self::txn(txn))), (None, None));
         assert!(put_decision(1, w) < put_decision(2, v) && delete_decision(255, v, 0) < put_decision(256, v));
     }
 

@@ -33,6 +33,8 @@ pub mod sled_engine;
 mod snapshot;
 #[cfg(test)]
 mod tests;
+mod transaction;
+mod transaction_ops;
 mod unwanted;
 mod view;
 
@@ -49,6 +51,7 @@ pub use quota::{Ledger, Usage};
 pub use record::Record;
 pub use resolve::Doubt;
 pub use snapshot::Export;
+pub use transaction::{MAX_OPEN as MAX_OPEN_TXNS, Transaction, TxnAnswer, TxnState};
 pub use unwanted::{Unlisted, Unwanted};
 
 use self::core::Core;
@@ -99,6 +102,8 @@ pub struct CatalogStats {
     pub seq: u64,
     /// Whether writes are taken; if not, one failed, and a restart is needed.
     pub writable: bool,
+    /// Transactions that are open; those that have expired count until they are swept.
+    pub open_txns: usize,
 }
 
 /// The catalog. Cloning is cheap; the last clone to go closes it.
@@ -349,7 +354,8 @@ impl Catalog {
     /// Numbers about the catalog.
     pub fn stats(&self) -> CatalogStats {
         let state = self.0.core.state();
-        CatalogStats { keys: state.keys, bytes: state.bytes, seq: state.seq, writable: !self.0.core.is_stopped() }
+        let core = &self.0.core;
+        CatalogStats { keys: state.keys, bytes: state.bytes, seq: state.seq, writable: !core.is_stopped(), open_txns: core.open_txns() }
     }
 
     /// Bytes that the catalog's database takes on disk.

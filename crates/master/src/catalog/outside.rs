@@ -7,11 +7,12 @@ use super::error::CatalogError;
 use super::keyspace;
 use super::placing::Duty;
 use super::record::{Decision, ReclaimEntry, Record, State, VolumeEntry, decode, encode};
+use super::transaction::{StagedEntry, TxnEntry};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 /// Number of kinds that [`recoded`] knows.
-pub const KINDS: u8 = 6;
+pub const KINDS: u8 = 8;
 
 /// Reads a stored value of one of the catalog's kinds, and gives it as it would be written.
 pub fn recoded(kind: u8, bytes: &[u8]) -> Result<Vec<u8>, CatalogError> {
@@ -24,7 +25,9 @@ pub fn recoded(kind: u8, bytes: &[u8]) -> Result<Vec<u8>, CatalogError> {
         2 => through::<Decision>(bytes),
         3 => through::<VolumeEntry>(bytes),
         4 => through::<State>(bytes),
-        _ => through::<Duty>(bytes),
+        5 => through::<Duty>(bytes),
+        6 => through::<TxnEntry>(bytes),
+        _ => through::<StagedEntry>(bytes),
     }
 }
 

@@ -7,9 +7,10 @@ use super::decide::{self, Now};
 use super::error::CatalogError;
 use super::keyspace;
 use super::record::{Decision, ReclaimEntry};
+use super::transaction;
 use super::view::{DECISION_EPOCH, View, epoch};
 use kvdb_protocol::message::CommitAnswer;
-use kvdb_protocol::{ErrorCode, Key, Problem, UnixMillis, VersionId, VolumeId};
+use kvdb_protocol::{ErrorCode, Key, Problem, TxnId, UnixMillis, VersionId, VolumeId};
 
 /// A write under a ticket, of which it is not known what became.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,6 +21,8 @@ pub struct Doubt {
     pub version: VersionId,
     /// The volumes of the value; none: it was a delete.
     pub replicas: Option<Vec<VolumeId>>,
+    /// The transaction that the value was put into.
+    pub txn: Option<TxnId>,
     /// Not later than when the ticket was made.
     pub issued: UnixMillis,
     /// The ticket's last time for the commit.
@@ -33,6 +36,11 @@ pub(super) fn resolve(view: &mut View<'_>, now: &Now, doubt: &Doubt) -> Result<O
     if let Some(replicas) = &doubt.replicas {
         if let Some(record) = view.record(&doubt.key)?.filter(|r| r.version == doubt.version) {
             return Ok(Some(CommitAnswer::Committed(record.committed())));
+        }
+        if let Some(txn) = doubt.txn
+            && transaction::is_staged(view, now, txn, &doubt.key, doubt.version)?
+        {
+            return Ok(Some(CommitAnswer::Committed(transaction::staged(doubt.version))));
         }
         for &volume in replicas {
             if let Some(ReclaimEntry { committed: Some(c), .. }) = view.reclaim(volume, doubt.version)? {

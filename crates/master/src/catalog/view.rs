@@ -39,11 +39,13 @@ pub(super) struct View<'a> {
     /// Change in the number of reclaim entries, by volume.
     pub(super) reclaim_change: BTreeMap<VolumeId, i64>,
     pub(super) draft: Draft,
+    /// Transactions that are open.
+    pub(super) open_txns: usize,
 }
 
 impl<'a> View<'a> {
-    pub(super) fn new(engine: &'a dyn Engine, state: State, draft: Draft) -> Self {
-        Self { engine, writes: HashMap::new(), bytes: 0, state_before: state, state, reclaim_change: BTreeMap::new(), draft }
+    pub(super) fn new(engine: &'a dyn Engine, state: State, draft: Draft, open_txns: usize) -> Self {
+        Self { engine, writes: HashMap::new(), bytes: 0, state_before: state, state, reclaim_change: BTreeMap::new(), draft, open_txns }
     }
 
     pub(super) fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, CatalogError> {

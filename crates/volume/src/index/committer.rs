@@ -12,7 +12,7 @@ use crate::format::record::{
 use fjall::{OwnedWriteBatch, PersistMode};
 use kvdb_protocol::lab::{self, Bug};
 use kvdb_protocol::message::ReclaimItem;
-use kvdb_protocol::{Key, VersionId};
+use kvdb_protocol::{Key, UnixMillis, VersionId};
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -256,6 +256,7 @@ impl Batch<'_> {
                 Ok(Outcome::Done)
             }
             Op::Commit { key, version, seq } => self.commit(&key, version, seq),
+            Op::Extend { key, version, commit_by } => self.extend(&key, version, commit_by),
             Op::Remove { items } => self.remove(items),
             Op::PutAside { copies } => self.put_aside(copies),
             Op::Told { copies } => {
@@ -293,6 +294,18 @@ impl Batch<'_> {
             record.seq = Some(seq);
             self.set(k, Some(Record::Value(record)))?;
         }
+        Ok(Outcome::Done)
+    }
+
+    fn extend(&mut self, key: &Key, version: VersionId, commit_by: UnixMillis) -> Result<Outcome, IndexError> {
+        let k = entry_key(key, version);
+        let Some(Record::Value(mut record)) = self.current(&k)?.filter(|r| matches!(r, Record::Value(v) if v.seq.is_none())) else {
+            return Ok(Outcome::Absent);
+        };
+        self.delete(Table::Prepared, time_list_key(record.commit_by, &k));
+        self.insert(Table::Prepared, time_list_key(commit_by, &k), Vec::new());
+        record.commit_by = commit_by;
+        self.set(k, Some(Record::Value(record)))?;
         Ok(Outcome::Done)
     }
 

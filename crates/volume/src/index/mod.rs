@@ -224,6 +224,14 @@ impl Index {
         self.committer.requests()?.leave(Op::Commit { key, version, seq }).await
     }
 
+    /// Notes that what is prepared may be committed until then; nobody waits for it. Lost in a crash, it is asked for too early.
+    ///
+    /// # Errors
+    /// It will not be noted.
+    pub async fn leave_extension(&self, key: Key, version: VersionId, commit_by: UnixMillis) -> Result<(), IndexError> {
+        self.committer.requests()?.leave(Op::Extend { key, version, commit_by }).await
+    }
+
     /// As [`Index::remove`], as a task.
     ///
     /// # Errors

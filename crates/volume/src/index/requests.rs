@@ -3,7 +3,7 @@
 use super::{Aside, IndexError};
 use crate::format::record::ValueRecord;
 use kvdb_protocol::message::ReclaimItem;
-use kvdb_protocol::{Key, VersionId};
+use kvdb_protocol::{Key, UnixMillis, VersionId};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -19,12 +19,35 @@ const LOOK_AGAIN: Duration = Duration::from_millis(1);
 
 /// A change.
 pub enum Op {
-    Put { key: Key, version: VersionId, record: ValueRecord, inline: Option<Vec<u8>> },
-    Adopt { values: Vec<(Key, VersionId, ValueRecord)> },
-    Commit { key: Key, version: VersionId, seq: u64 },
-    Remove { items: Vec<ReclaimItem> },
-    PutAside { copies: Vec<Aside> },
-    Told { copies: Vec<(Key, VersionId)> },
+    Put {
+        key: Key,
+        version: VersionId,
+        record: ValueRecord,
+        inline: Option<Vec<u8>>,
+    },
+    Adopt {
+        values: Vec<(Key, VersionId, ValueRecord)>,
+    },
+    Commit {
+        key: Key,
+        version: VersionId,
+        seq: u64,
+    },
+    /// What is prepared may be committed until then.
+    Extend {
+        key: Key,
+        version: VersionId,
+        commit_by: UnixMillis,
+    },
+    Remove {
+        items: Vec<ReclaimItem>,
+    },
+    PutAside {
+        copies: Vec<Aside>,
+    },
+    Told {
+        copies: Vec<(Key, VersionId)>,
+    },
 }
 
 /// What became of a change.

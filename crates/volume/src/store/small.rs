@@ -9,7 +9,7 @@ use super::{NewValue, REMOVE_BATCH, Store};
 use crate::disk;
 use crate::index::{IndexError, Small};
 use kvdb_protocol::message::ReclaimItem;
-use kvdb_protocol::{Key, VersionId};
+use kvdb_protocol::{Key, UnixMillis, VersionId};
 use std::sync::Arc;
 
 impl Store {
@@ -50,6 +50,14 @@ impl Store {
     /// The index failed.
     pub async fn note_committed(&self, key: Key, version: VersionId, seq: u64) -> Result<(), StoreError> {
         Ok(self.inner.index.leave_commit(key, version, seq).await?)
+    }
+
+    /// Has it noted that a version is staged in a transaction, which ends then; nobody waits for it.
+    ///
+    /// # Errors
+    /// The index failed.
+    pub async fn note_staged(&self, key: Key, version: VersionId, ends: UnixMillis) -> Result<(), StoreError> {
+        Ok(self.inner.index.leave_extension(key, version, ends).await?)
     }
 
     /// As [`Store::remove`], as a task; only what has files takes a thread.

@@ -72,9 +72,19 @@ fn the_worked_example_of_the_journal_is_what_the_code_writes() {
 
 #[test]
 fn every_prefix_and_name_is_in_the_documents_table() {
-    for prefix in
-        [keyspace::LISTED, keyspace::EXPIRY, keyspace::DUTY, keyspace::DECISION, keyspace::RECORD, keyspace::VOLUME, keyspace::RECLAIM]
-    {
+    for prefix in [
+        keyspace::LISTED,
+        keyspace::EXPIRY,
+        keyspace::DUTY,
+        keyspace::DECISION,
+        keyspace::RECORD,
+        keyspace::STAGED,
+        keyspace::STAGED_IN,
+        keyspace::TXN,
+        keyspace::TXN_DUE,
+        keyspace::VOLUME,
+        keyspace::RECLAIM,
+    ] {
         assert!(DOCUMENT.contains(&format!("| `{}` |", char::from(prefix))), "{}", char::from(prefix));
     }
     for name in [

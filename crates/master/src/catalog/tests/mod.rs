@@ -11,4 +11,5 @@ mod rebuilt;
 mod semantics;
 mod snapshot;
 mod support;
+mod transaction;
 mod unwanted;

@@ -28,6 +28,29 @@ fn a_prepared_value_is_listed_for_settling_until_it_is_committed() {
 }
 
 #[test]
+fn a_value_that_is_staged_is_asked_for_after_the_end_of_its_transaction_and_one_that_is_committed_is_not() {
+    let volume = Volume::new();
+    let store = volume.open();
+    let (first, second, done) = (new_value("a", 2, None), new_value("b", 9, None), new_value("c", 3, None));
+    for v in [&first, &second, &done] {
+        put(&store, v, &content(100));
+    }
+    store.mark_committed(&done.key, done.version, 41).unwrap();
+    let ends = UnixMillis(second.commit_by.0 + 1_000);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    for v in [&first, &first, &done, &new_value("never", 4, None)] {
+        runtime.block_on(store.note_staged(v.key.clone(), v.version, ends)).unwrap();
+    }
+    drop(store);
+    let store = volume.open();
+    let found: Vec<_> = store.prepared(10).unwrap().into_iter().map(|i| (i.version, i.commit_by)).collect();
+    assert_eq!(found, [(second.version, second.commit_by), (first.version, ends)]);
+    assert_eq!((store.status().values, store.status().prepared), (3, 2));
+    store.remove(&[reclaim(&first, None), reclaim(&second, None)]).unwrap();
+    assert_eq!((store.prepared(10).unwrap().len(), store.status().prepared), (0, 0));
+}
+
+#[test]
 fn removing_frees_space_at_once_and_can_be_repeated() {
     let volume = Volume::new();
     let store = volume.open();
