@@ -10,6 +10,7 @@ mod power_cut;
 mod rebuilt;
 mod refused;
 mod story;
+mod volumes_gone;
 #[path = "../power_cut/world.rs"]
 mod world;
 
