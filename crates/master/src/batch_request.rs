@@ -1,6 +1,6 @@
 //! The document of a batch: `{"operations":[{"put":"key","value":"text"},{"delete":"key"}]}`.
 
-use crate::batch::{Action, MAX_OPERATIONS, Operation};
+pub use crate::batch::{Action, MAX_OPERATIONS, Operation};
 use crate::preconditions;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -10,7 +10,10 @@ use kvdb_protocol::key::decode;
 use kvdb_protocol::limits::MAX_CONTENT_TYPE_BYTES;
 use kvdb_protocol::{Condition, ErrorCode, Key, Problem, UnixMillis, ttl};
 use serde::Deserialize;
-use serde::de::{Deserializer, Error as _, SeqAccess, Visitor};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
+use std::fmt;
+use std::marker::PhantomData;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -33,19 +36,40 @@ struct Wire {
     if_none_match: Option<String>,
 }
 
+/// Only an object with members: derived readers take a list of their contents, too.
+struct Object<T>(T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        struct Members<T>(PhantomData<T>);
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Members<T> {
+            type Value = Object<T>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, members: A) -> Result<Self::Value, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(members)).map(Object)
+            }
+        }
+        from.deserialize_map(Members(PhantomData))
+    }
+}
+
 /// No more than may be, so that many small ones take no memory.
 fn bounded<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Wire>, D::Error> {
     struct Operations;
     impl<'de> Visitor<'de> for Operations {
         type Value = Vec<Wire>;
 
-        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
             f.write_str("a list of operations")
         }
 
         fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Self::Value, A::Error> {
             let mut operations = Vec::new();
-            while let Some(one) = items.next_element()? {
+            while let Some(Object(one)) = items.next_element()? {
                 if operations.len() == MAX_OPERATIONS {
                     return Err(A::Error::custom(TOO_MANY));
                 }
@@ -61,7 +85,7 @@ const TOO_MANY: &str = "there are more than 1000 operations";
 
 /// Reads a document. Times to live count from `now`, by the clock that values expire by.
 pub fn parse(document: &[u8], now: UnixMillis) -> Result<Vec<Operation>, Problem> {
-    let document: Document = serde_json::from_slice(document).map_err(|e| {
+    let Object(document) = serde_json::from_slice::<Object<Document>>(document).map_err(|e| {
         let (code, what) = match e.to_string() {
             what if what.starts_with(TOO_MANY) => (ErrorCode::ValueTooLarge, what),
             what => (ErrorCode::BadRequest, what),
@@ -154,7 +178,9 @@ mod tests {
     fn what_is_not_a_batch_is_refused_with_the_place() {
         for (document, why) in [
             ("", "EOF"),
-            ("[]", "invalid length"),
+            ("[]", "an object"),
+            ("[[]]", "an object"),
+            (r#"{"operations":[["a",null,null,"1",null,null,null,null,null]]}"#, "an object"),
             ("{}", "operations"),
             (r#"{"operations":[{"put":"a"}]}"#, "give the value"),
             (r#"{"operations":[{"put":"a","value":"1","base64":"AA=="}]}"#, "give the value"),

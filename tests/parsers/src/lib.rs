@@ -7,6 +7,7 @@
 // What fails here is a finding.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod batch;
 mod catalog;
 mod chain;
 mod conditions;
@@ -47,7 +48,7 @@ macro_rules! targets {
     };
 }
 
-targets!(catalog chain conditions digest export footer form journal key limits lines list message multipart query range record ticket url);
+targets!(batch catalog chain conditions digest export footer form journal key limits lines list message multipart query range record ticket url);
 
 /// The target of this name.
 pub fn target(name: &str) -> Target {

@@ -1,0 +1,3 @@
+#![no_main]
+
+kvdb_fuzz::fuzz!("batch");
