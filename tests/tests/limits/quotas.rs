@@ -1,10 +1,12 @@
 //! Quotas: exact when many write at once, given back, and right after kills.
 
 use crate::{LimitsFile, listed, no_file_is_left, usage};
+use kvdb_tests::process::program;
 use kvdb_tests::settled::until_settled;
 use kvdb_tests::values::value;
 use kvdb_tests::{Cluster, Request, eventually};
 use serde_json::json;
+use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 #[test]
@@ -112,4 +114,18 @@ fn fill(cluster: &Cluster) -> (u64, u64) {
     }
     assert_eq!(usage(cluster, "a/"), listed(cluster, "a/"));
     usage(cluster, "a/")
+}
+
+#[test]
+fn kvdb_cluster_shows_what_is_used_of_each_quota() {
+    let file = LimitsFile::new(&json!([{"prefix": "", "max_keys": 9}, {"prefix": "a b/", "max_bytes": 2048}]));
+    let cluster = file.cluster(2).start();
+    cluster.put("/a%20b/1", &value(1024, 1));
+    cluster.put("/c", b"c");
+    let output = Command::new(program("kvdb")).args(["--master", &cluster.url(), "cluster"]).output().unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    let lines: Vec<Vec<&str>> = said.lines().map(|l| l.split("  ").map(str::trim).filter(|w| !w.is_empty()).collect()).collect();
+    for line in [["QUOTA", "KEYS", "BYTES"], ["(all keys)", "2 of 9", "1.00 KiB"], ["a b/", "1", "1.00 KiB of 2.00 KiB"]] {
+        assert!(lines.iter().any(|l| *l == line), "{line:?} is missing:\n{said}");
+    }
 }

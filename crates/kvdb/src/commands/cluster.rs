@@ -98,7 +98,24 @@ fn show(common: &Common, status: &Value) -> anyhow::Result<()> {
     if repair["bad_copies"].as_u64().is_some_and(|n| n > 0) {
         output::line(&format!("WARNING: {} copies are bad or missing and not yet mended", number(&repair["bad_copies"])))?;
     }
-    Ok(())
+    show_quotas(&status["quotas"])
+}
+
+/// What is used of each quota; nothing where there are none.
+fn show_quotas(quotas: &Value) -> anyhow::Result<()> {
+    let Some(quotas) = quotas.as_array().filter(|all| !all.is_empty()) else { return Ok(()) };
+    let mut table = Table::new();
+    table.load_preset(presets::NOTHING).set_header(["QUOTA", "KEYS", "BYTES"]);
+    for quota in quotas {
+        let of = |used: String, most: String| if most == "-" { used } else { format!("{used} of {most}") };
+        let [keys, used] = match quota["counted"] == true {
+            true => [of(number(&quota["keys"]), number(&quota["max_keys"])), of(bytes(&quota["bytes"]), bytes(&quota["max_bytes"]))],
+            false => ["being counted: nothing is stored", "-"].map(String::from),
+        };
+        let prefix = quota["prefix"].as_str().filter(|p| !p.is_empty()).unwrap_or("(all keys)");
+        table.add_row([prefix.to_string(), keys, used]);
+    }
+    Ok(output::line(&table.to_string())?)
 }
 
 fn state(v: &Value) -> String {
