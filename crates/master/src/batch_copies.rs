@@ -8,6 +8,7 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 use futures_util::{StreamExt, stream};
 use http::HeaderMap;
+use kvdb_protocol::lab::{self, Bug};
 use kvdb_protocol::limits::MAX_PEER_BATCH;
 use kvdb_protocol::message::{Keep, Prepared, Reclaim, ReclaimItem, path};
 use kvdb_protocol::{Condition, ContentHash, ErrorCode, Key, Problem, Ticket, TicketOp, TicketVolume, UnixMillis, VersionId, VolumeId};
@@ -114,6 +115,9 @@ fn by_volume<'a, T>(copies: impl Iterator<Item = &'a Held>, item: impl Fn(usize,
 /// Has the volumes note that their copies are committed, with these sequences. Who misses it asks later; until then a rebuild
 /// without this catalog would not find the value.
 pub(crate) async fn keep<'a>(node: &Node, copies: impl Iterator<Item = &'a Held>, seqs: &[u64]) {
+    if lab::has(Bug::BatchNotKept) {
+        return;
+    }
     let sent = node.catalog.now();
     let told = by_volume(copies, |at, held| seqs.get(at).map(|seq| (held.key.clone(), held.version, *seq)));
     tell(node, told, path::KEEP, |versions| Keep { sent, versions }).await;

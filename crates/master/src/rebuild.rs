@@ -325,7 +325,7 @@ fn rebuilt(copies: &[(VolumeId, ValueEntry)], summary: &mut Summary) -> Option<R
         hash: best.hash,
         content_type: best.content_type.clone(),
         modified: best.modified,
-        expires: best.expires,
+        expires: best.expires.filter(|_| !lab::has(Bug::ExpiryNotRebuilt)),
         replicas,
         seq,
     })

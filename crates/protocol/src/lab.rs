@@ -62,7 +62,7 @@ bugs! {
     LateRemovalObeyed = "late-removal-obeyed",
     /// The master does not hear of bad copies.
     BadCopyNotTold = "bad-copy-not-told",
-    /// The catalog's file is not synced after a batch.
+    /// The catalog's journal is not synced after a batch.
     CatalogNotSynced = "catalog-not-synced",
     /// Commits are answered before their batch is written.
     AnsweredBeforeDurable = "answered-before-durable",
@@ -88,6 +88,32 @@ bugs! {
     NamedBeforeCopied = "named-before-copied",
     /// Copies are made from bad copies.
     CopiedFromBad = "copied-from-bad",
+    /// What the catalog's journal has and its database has not is not taken over at the start.
+    JournalNotRead = "journal-not-read",
+    /// The keys of a batch become durable one after the other.
+    BatchPiecemeal = "batch-piecemeal",
+    /// What a batch changed before one of its keys was refused stays.
+    BatchNotTakenBack = "batch-not-taken-back",
+    /// A batch's preconditions are not looked at when it is committed.
+    BatchConditionNotChecked = "batch-condition-not-checked",
+    /// A batch that was done is done again when it is sent again.
+    BatchForgotten = "batch-forgotten",
+    /// A batch that was refused may be done when it is sent again.
+    BatchRefusalForgotten = "batch-refusal-forgotten",
+    /// Volumes do not hear that a batch was committed.
+    BatchNotKept = "batch-not-kept",
+    /// A batch is not held to quotas.
+    BatchQuotaNotJudged = "batch-quota-not-judged",
+    /// The bytes of a value that was replaced count against a quota for ever.
+    ReplacedStillCounts = "replaced-still-counts",
+    /// Commits that are decided together are each judged as if the others were not there.
+    QuotaPlaceTwice = "quota-place-twice",
+    /// Values are served after their time, until they are removed.
+    ExpiredServed = "expired-served",
+    /// A value whose time is over is in the way of one that is to be created, until it is removed.
+    ExpiredExists = "expired-exists",
+    /// A rebuild forgets when values expire.
+    ExpiryNotRebuilt = "expiry-not-rebuilt",
     /// The master's clock goes back with the machine's at a restart.
     ClockGoesBack = "clock-goes-back",
     /// A rebuild does not heed deletes.

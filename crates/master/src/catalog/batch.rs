@@ -5,15 +5,19 @@ use super::error::CatalogError;
 use super::keyspace;
 use super::record::{decode, encode};
 use super::view::{View, epoch};
+use kvdb_protocol::lab::{self, Bug};
 use kvdb_protocol::message::CommitAnswer;
 use kvdb_protocol::{Condition, ContentHash, ErrorCode, Key, Problem, UnixMillis, VersionId};
 use serde::{Deserialize, Serialize};
+use std::collections::HashSet;
 
 /// Most bytes that one batch may write to the catalog. Like the bound of the committer's own batches it keeps what is written
 /// within one segment of sled's log (512 KiB).
 pub(super) const MAX_WRITTEN_BYTES: usize = 256 << 10;
 /// Results in one entry of what is remembered, so that it stays below the engine's largest value.
 const PART: usize = 256;
+/// In the place of a part's number: why it was refused.
+const REFUSAL: u16 = u16::MAX;
 
 /// What a caller names a batch by, so that asking again does not do it twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,6 +109,30 @@ struct Remembered {
     changed: Vec<Changed>,
 }
 
+/// Why a batch was refused.
+#[derive(Serialize, Deserialize)]
+struct RefusedAs {
+    digest: ContentHash,
+    /// As text: its place in the list of codes may change.
+    code: String,
+    detail: String,
+    /// The members that are to blame, by their places.
+    members: Vec<u16>,
+}
+
+/// Does a batch as a client sends it: what was refused under its name stays refused.
+pub(super) fn of_client(view: &mut View<'_>, now: &Now, batch: &CommitBatch) -> Result<BatchAnswer, CatalogError> {
+    if let Some(answer) = refused_before(view, now, batch)? {
+        return Ok(answer);
+    }
+    let answer = apply(view, now, batch)?;
+    if let BatchAnswer::Refused(problem) = &answer {
+        remember_refusal(view, now, batch, problem)?;
+    }
+    Ok(answer)
+}
+
+/// Does a batch. One that was refused may be asked for again.
 pub(super) fn apply(view: &mut View<'_>, now: &Now, batch: &CommitBatch) -> Result<BatchAnswer, CatalogError> {
     if let Some(answer) = repeated(view, now, batch)? {
         return Ok(answer);
@@ -129,7 +157,7 @@ pub(super) fn apply(view: &mut View<'_>, now: &Now, batch: &CommitBatch) -> Resu
         }
         other => other,
     };
-    if !matches!(answer, Ok(BatchAnswer::Committed(_))) {
+    if !matches!(answer, Ok(BatchAnswer::Committed(_))) && !lab::has(Bug::BatchNotTakenBack) {
         *view = before;
     }
     answer
@@ -139,7 +167,9 @@ pub(super) fn apply(view: &mut View<'_>, now: &Now, batch: &CommitBatch) -> Resu
 fn within_quotas(view: &View<'_>, before: &View<'_>, batch: &CommitBatch, answer: BatchAnswer) -> Result<BatchAnswer, CatalogError> {
     let stored = batch.members.iter().filter(|m| matches!(m, Member::Put(_))).map(Member::key);
     match answer {
-        BatchAnswer::Committed(_) => Ok(view.draft.refusal_since(&before.draft, stored)?.map_or(answer, BatchAnswer::Refused)),
+        BatchAnswer::Committed(_) if !lab::has(Bug::BatchQuotaNotJudged) => {
+            Ok(view.draft.refusal_since(&before.draft, stored)?.map_or(answer, BatchAnswer::Refused))
+        }
         other => Ok(other),
     }
 }
@@ -175,6 +205,9 @@ fn change(view: &mut View<'_>, now: &Now, batch: &CommitBatch) -> Result<BatchAn
 
 fn one(view: &mut View<'_>, now: &Now, commit_by: UnixMillis, member: &Member) -> Result<Result<Changed, Problem>, CatalogError> {
     let answer = match member {
+        Member::Put(put) if lab::has(Bug::BatchConditionNotChecked) => {
+            decide::put(view, now, &CommitPut { create: false, condition: Condition::default(), ..put.clone() })?
+        }
         Member::Put(put) => decide::put(view, now, put)?,
         Member::Delete { key, condition } => {
             let delete = CommitDelete { key: key.clone(), version: None, condition: condition.clone(), commit_by, removed_at: None };
@@ -199,7 +232,7 @@ fn one(view: &mut View<'_>, now: &Now, commit_by: UnixMillis, member: &Member) -
 }
 
 fn remember(view: &mut View<'_>, now: &Now, batch: &CommitBatch, changed: Vec<Changed>) -> Result<BatchAnswer, CatalogError> {
-    if let Some(id) = &batch.id {
+    if let Some(id) = batch.id.filter(|_| !lab::has(Bug::BatchForgotten)) {
         let parts = u16::try_from(changed.len().div_ceil(PART)).unwrap_or(u16::MAX);
         for (part, some) in (0..parts).zip(changed.chunks(PART)) {
             let entry = Remembered { digest: id.digest, parts, changed: some.to_vec() };
@@ -209,17 +242,49 @@ fn remember(view: &mut View<'_>, now: &Now, batch: &CommitBatch, changed: Vec<Ch
     Ok(BatchAnswer::Committed(changed))
 }
 
+/// An earlier try whose client is gone may still wait for a volume: it must not be done after its client was told, at another try, that
+/// nothing was changed. Not remembered is what the same batch may meet otherwise later, and that the name is another batch's.
+fn remember_refusal(view: &mut View<'_>, now: &Now, batch: &CommitBatch, problem: &Problem) -> Result<(), CatalogError> {
+    let final_word = !problem.retry && problem.code != ErrorCode::BadRequest;
+    let Some(id) = batch.id.filter(|_| final_word && !lab::has(Bug::BatchRefusalForgotten)) else { return Ok(()) };
+    let blamed: HashSet<&String> = problem.keys.iter().flat_map(|keys| &keys.0).collect();
+    let places = (0..).zip(&batch.members).filter(|(_, m)| blamed.contains(&m.key().display())).map(|(at, _)| at);
+    let (code, detail) = (problem.code.as_str().into(), problem.detail.clone());
+    let entry = RefusedAs { digest: id.digest, code, detail, members: places.collect() };
+    view.put(keyspace::batch_decision(epoch(now.time), id.name, REFUSAL), encode(&entry, "refusal of a batch")?);
+    Ok(())
+}
+
+/// Why a batch of this name was refused in the present epoch or the last, if one was.
+fn refused_before(view: &View<'_>, now: &Now, batch: &CommitBatch) -> Result<Option<BatchAnswer>, CatalogError> {
+    let Some(id) = &batch.id else { return Ok(None) };
+    for at in [Some(epoch(now.time)), epoch(now.time).checked_sub(1)].into_iter().flatten() {
+        let Some(bytes) = view.get(&keyspace::batch_decision(at, id.name, REFUSAL))? else { continue };
+        let entry: RefusedAs = decode(&bytes, "refusal of a batch")?;
+        if entry.digest != id.digest {
+            return Ok(Some(name_of_another()));
+        }
+        let code = ErrorCode::ALL.iter().copied().find(|c| c.as_str() == entry.code).unwrap_or(ErrorCode::PreconditionFailed);
+        let (problem, blamed) = (Problem::new(code, entry.detail), &entry.members);
+        if blamed.is_empty() {
+            return Ok(Some(BatchAnswer::Refused(problem)));
+        }
+        let keys = blamed.iter().filter_map(|at| batch.members.get(usize::from(*at))).map(Member::key);
+        return Ok(Some(BatchAnswer::Refused(problem.of_keys(keys))));
+    }
+    Ok(None)
+}
+
+fn name_of_another() -> BatchAnswer {
+    let detail = "another batch was sent with this Idempotency-Key; give each batch a key of its own";
+    BatchAnswer::Refused(Problem::new(ErrorCode::BadRequest, detail))
+}
+
 /// What became of a batch of this name, if it was done in the present epoch or the last.
 fn repeated(view: &View<'_>, now: &Now, batch: &CommitBatch) -> Result<Option<BatchAnswer>, CatalogError> {
     let Some(id) = &batch.id else { return Ok(None) };
     let done = find(view, now, id)?;
-    Ok(done.map(|(digest, changed)| {
-        if digest == id.digest {
-            return BatchAnswer::Repeated(changed);
-        }
-        let detail = "another batch was sent with this Idempotency-Key; give each batch a key of its own";
-        BatchAnswer::Refused(Problem::new(ErrorCode::BadRequest, detail))
-    }))
+    Ok(done.map(|(digest, changed)| if digest == id.digest { BatchAnswer::Repeated(changed) } else { name_of_another() }))
 }
 
 /// What became of the batch of this name and digest, as far as it is remembered.

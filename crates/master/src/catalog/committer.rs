@@ -307,7 +307,7 @@ fn decide_one(view: &mut View<'_>, engine: &dyn Engine, now: &Now, op: Op) -> Op
     match op {
         Op::Put(put, reply) => ready(decide::put(view, now, &put), reply, Answer::Commit),
         Op::Delete(delete, reply) => ready(decide::delete(view, now, &delete), reply, Answer::Commit),
-        Op::Batch(several, reply) => ready(batch::apply(view, now, &several), reply, Answer::Batch),
+        Op::Batch(several, reply) => ready(batch::of_client(view, now, &several), reply, Answer::Batch),
         Op::DeleteAll(what, reply) => ready(delete_all::remove(view, engine, now, &what), reply, Answer::DeletedPage),
         Op::Resolve(doubt, reply) => ready(resolve::resolve(view, now, &doubt), reply, Answer::Resolved),
         Op::Settle(volume, items, reply) => {

@@ -137,7 +137,7 @@ pub(super) fn put(view: &mut View<'_>, now: &Now, p: &CommitPut) -> Result<Commi
         return Ok(CommitAnswer::Refused(problem));
     }
     now.require(now.room.for_put)?;
-    let live = current.as_ref().filter(|r| !r.expired(now.expiry));
+    let live = current.as_ref().filter(|r| !r.expired(now.expiry) || lab::has(Bug::ExpiredExists));
     let remember = Some(keyspace::put_decision(epoch(now.time), p.version));
     if p.create && live.is_some() && !lab::has(Bug::CreateNotChecked) {
         return refuse(view, remember, ErrorCode::Exists, EXISTS);

@@ -14,6 +14,7 @@ use super::error::CatalogError;
 use super::keyspace;
 use super::record::{Record, decode};
 use crate::limits::{Limits, Rule};
+use kvdb_protocol::lab::{self, Bug};
 use kvdb_protocol::{ErrorCode, Key, Problem};
 use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -230,6 +231,7 @@ impl Draft {
 
     /// A record is changed: lengths before and after.
     pub(super) fn note(&mut self, key: &Key, before: Option<u64>, after: Option<u64>) {
+        let before = if lab::has(Bug::ReplacedStillCounts) && after.is_some() { before.map(|_| 0) } else { before };
         for (quota, change) in self.ledger.quotas.iter().zip(&mut self.changes) {
             let counted = match &quota.counted {
                 Counted::All => true,
@@ -257,7 +259,8 @@ impl Draft {
             return Ok(None);
         }
         for (quota, earlier) in self.ledger.quotas.iter().zip(&self.changes).filter(|(q, _)| self.ledger.covers(q, key)) {
-            if let Some(problem) = self.ledger.refusal(quota, *earlier, Change::of(before, Some(len)))? {
+            let earlier = if lab::has(Bug::QuotaPlaceTwice) { Change::default() } else { *earlier };
+            if let Some(problem) = self.ledger.refusal(quota, earlier, Change::of(before, Some(len)))? {
                 return Ok(Some(problem));
             }
         }

@@ -1,6 +1,7 @@
 //! The catalog's values as bytes: a version byte, then postcard.
 
 use super::error::CatalogError;
+use kvdb_protocol::lab::{self, Bug};
 use kvdb_protocol::message::{CommitAnswer, Committed, Deleted, Standing};
 use kvdb_protocol::{ContentHash, ErrorCode, Key, Problem, UnixMillis, VersionId, VolumeId};
 use serde::de::DeserializeOwned;
@@ -36,7 +37,7 @@ pub struct Record {
 impl Record {
     /// Whether it has expired at `now`: then it is absent for readers.
     pub fn expired(&self, now: UnixMillis) -> bool {
-        self.expires.is_some_and(|at| at <= now)
+        self.expires.is_some_and(|at| at <= now) && !lab::has(Bug::ExpiredServed)
     }
 
     /// The answer to its commit.

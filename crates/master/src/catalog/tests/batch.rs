@@ -1,5 +1,5 @@
-use super::support::{FAR, Fixture, committed, key, put, volume};
-use crate::catalog::{BatchAnswer, BatchId, Changed, CommitBatch, Member};
+use super::support::{FAR, Fixture, committed, delete, key, put, volume};
+use crate::catalog::{BatchAnswer, BatchId, Changed, CommitBatch, CommitPut, Member};
 use kvdb_protocol::message::{Outcome, SettleItem};
 use kvdb_protocol::{Condition, ContentHash, ErrorCode, UnixMillis, VersionId};
 
@@ -47,7 +47,7 @@ async fn a_batch_with_one_member_refused_leaves_no_trace_and_its_copies_are_drop
     let mut create = put("a", f.catalog.next_version(), 5);
     create.create = true;
     let late = f.catalog.next_version();
-    let other = Member::Put(crate::catalog::CommitPut { commit_by, ..put("b", late, 5) });
+    let other = Member::Put(CommitPut { commit_by, ..put("b", late, 5) });
     let BatchAnswer::Refused(problem) = ask(&f, id(1), vec![other.clone(), Member::Put(create), gone("c")]).await else {
         panic!("it was done")
     };
@@ -57,7 +57,7 @@ async fn a_batch_with_one_member_refused_leaves_no_trace_and_its_copies_are_drop
     f.pass(2_000).await;
     let item = SettleItem { key: key("b"), version: late, commit_by };
     assert_eq!(f.catalog.settle(volume(1), vec![item]).await.unwrap(), [Outcome::Drop]);
-    let BatchAnswer::Refused(problem) = ask(&f, id(1), vec![other]).await else { panic!("a dropped version was committed") };
+    let BatchAnswer::Refused(problem) = ask(&f, id(2), vec![other]).await else { panic!("a dropped version was committed") };
     assert_eq!(problem.code, ErrorCode::Conflict);
 }
 
@@ -70,6 +70,41 @@ async fn a_named_batch_is_done_once_across_a_crash_and_another_of_its_name_is_re
     assert_eq!(ask(&f, id(1), members(&f)).await, BatchAnswer::Repeated(first));
     let other = Some(BatchId { name: [1; 16], digest: ContentHash::of(b"other") });
     assert!(matches!(ask(&f, other, members(&f)).await, BatchAnswer::Refused(p) if p.code == ErrorCode::BadRequest));
+}
+
+/// The first try may still wait for a volume when the second one is answered.
+#[tokio::test]
+async fn a_named_batch_that_was_refused_is_not_done_later_across_a_crash_and_names_the_same_keys() {
+    let f = Fixture::new();
+    f.put("b", 1).await;
+    let create = |f: &Fixture, k: &str| {
+        let mut put = put(k, f.catalog.next_version(), 5);
+        put.create = true;
+        Member::Put(put)
+    };
+    let members = |f: &Fixture| vec![create(f, "a"), create(f, "b"), gone("c")];
+    let first = ask(&f, id(1), members(&f)).await;
+    let BatchAnswer::Refused(problem) = &first else { panic!("it was done") };
+    assert_eq!(problem.keys.as_ref().unwrap().0, ["b"]);
+    committed(f.catalog.delete(delete("b", None)).await.unwrap());
+    let f = f.crashed();
+    assert_eq!(ask(&f, id(1), members(&f)).await, first);
+    assert_eq!(f.version("a").await, None);
+    let other = Some(BatchId { name: [1; 16], digest: ContentHash::of(b"other") });
+    assert!(matches!(ask(&f, other, members(&f)).await, BatchAnswer::Refused(p) if p.code == ErrorCode::BadRequest));
+    assert!(matches!(ask(&f, id(2), members(&f)).await, BatchAnswer::Committed(_)), "another name is another batch");
+}
+
+#[tokio::test]
+async fn a_named_batch_that_came_too_late_may_be_sent_again() {
+    let f = Fixture::new();
+    let late = CommitBatch {
+        id: id(1),
+        commit_by: FAR,
+        members: vec![Member::Put(CommitPut { commit_by: UnixMillis(1), ..put("a", f.catalog.next_version(), 5) })],
+    };
+    assert!(matches!(f.catalog.commit_batch(late).await.unwrap(), BatchAnswer::Refused(p) if p.code == ErrorCode::Conflict));
+    assert!(matches!(ask(&f, id(1), vec![member("a", f.catalog.next_version())]).await, BatchAnswer::Committed(_)));
 }
 
 #[tokio::test]

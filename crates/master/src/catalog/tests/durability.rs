@@ -1,20 +1,13 @@
 //! What readers see while a batch is not durable, when it fails, and after restarts.
 
-use super::support::{Controlled, Fate, Fixture, committed, delete, key, put, volume};
+use super::support::{Controlled, Fate, Fixture, committed, delete, is_pending, key, put, volume};
 use crate::catalog::{Catalog, CatalogError, CatalogOptions, ListQuery, keyspace};
 use kvdb_protocol::message::{Outcome, SettleItem};
 use kvdb_protocol::{ErrorCode, UnixMillis};
-use std::pin::Pin;
 use std::sync::atomic::Ordering;
-use std::task::Poll;
 
 fn is_error<T>(result: &Result<T, CatalogError>, code: ErrorCode) -> bool {
     result.as_ref().is_err_and(|e| e.problem().code == code)
-}
-
-/// Polls once.
-async fn is_pending<F: Future>(mut future: Pin<&mut F>) -> bool {
-    std::future::poll_fn(|cx| Poll::Ready(future.as_mut().poll(cx).is_pending())).await
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,8 +1,9 @@
 //! Quotas: counted as the records are, exceeded by nothing, and held by everything that stores.
 
-use super::support::{Controlled, FAR, Fate, Fixture, committed, delete, key, put, refused, volume};
+use super::support::{Controlled, FAR, Fate, Fixture, committed, delete, is_pending, key, put, refused, volume};
 use crate::catalog::{BatchAnswer, CatalogError, CommitBatch, CommitPut, Ledger, Member, SetReplicas, Usage};
 use crate::limits::Limits;
+use futures_util::future::join_all;
 use kvdb_protocol::message::CommitAnswer;
 use kvdb_protocol::ticket::Condition;
 use kvdb_protocol::{ErrorCode, UnixMillis};
@@ -167,6 +168,28 @@ async fn what_did_not_become_durable_is_not_counted() {
     .unwrap();
     assert!(matches!(lost.await.unwrap(), Err(CatalogError::OutcomeUnknown)));
     assert_eq!(used(&f), [(1, 1)]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_writers_that_are_decided_together_one_gets_the_last_place() {
+    let engine = Controlled::new();
+    let f = Fixture::over(engine.clone());
+    with(&f, r#"{"prefix":"a/","max_keys":2}"#).await;
+    assert_eq!(store(&f, "a/0", 1).await, None);
+    let controls = engine.control();
+    // While this one is written, those after it wait.
+    let mut first = Box::pin(f.catalog.commit(put("x", f.catalog.next_version(), 1)));
+    assert!(is_pending(first.as_mut()).await);
+    controls.wait_applied();
+    let mut others: Vec<_> = (1..4).map(|n| Box::pin(f.catalog.commit(put(format!("a/{n}"), f.catalog.next_version(), 1)))).collect();
+    for other in &mut others {
+        assert!(is_pending(other.as_mut()).await);
+    }
+    drop(controls);
+    committed(first.await.unwrap());
+    let answers = join_all(others).await;
+    let stored = answers.iter().filter(|a| matches!(a, Ok(CommitAnswer::Committed(_)))).count();
+    assert_eq!((stored, used(&f)), (1, vec![(2, 2)]), "{answers:?}");
 }
 
 #[derive(Clone, Debug)]

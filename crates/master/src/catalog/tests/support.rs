@@ -7,9 +7,11 @@ use kvdb_protocol::message::{CommitAnswer, Committed, Standing};
 use kvdb_protocol::ticket::Condition;
 use kvdb_protocol::{ContentHash, ErrorCode, Key, UnixMillis, VersionId, VolumeId};
 use std::ops::Bound;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
+use std::task::Poll;
 use tempfile::TempDir;
 
 pub(super) const FAR: UnixMillis = UnixMillis(u64::MAX);
@@ -62,6 +64,11 @@ pub(super) fn refused(answer: CommitAnswer) -> ErrorCode {
         CommitAnswer::Refused(p) => p.code,
         CommitAnswer::Committed(c) => panic!("committed: {c:?}"),
     }
+}
+
+/// Polls once.
+pub(super) async fn is_pending<F: Future>(mut future: Pin<&mut F>) -> bool {
+    std::future::poll_fn(|cx| Poll::Ready(future.as_mut().poll(cx).is_pending())).await
 }
 
 /// A machine whose wall clock is set by the test. Its forward clock stands still.
