@@ -1,6 +1,8 @@
-//! `kill -9` of all servers in turn while values come and expire: none is seen after its time, and none is lost before.
+//! `kill -9` of all servers in turn while values come and expire: none is seen after its time, and none is lost before;
+//! nor when the catalog is then made anew from the volumes.
 
 use crate::mortal::{LIVES, Written, check, write};
+use crate::rebuilt::rebuild;
 use kvdb_tests::Cluster;
 use kvdb_tests::settled::until_settled;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -40,5 +42,9 @@ fn no_value_is_seen_after_its_time_and_none_is_lost_before_it_whatever_is_killed
     until_settled(&cluster);
     let left = written.iter().filter(|w| check(&cluster, w)).count();
     println!("{} written, {seen} seen, {left} left", written.len());
+    cluster.stop_master();
+    rebuild(&mut cluster, || {});
+    let rebuilt = written.iter().filter(|w| check(&cluster, w)).count();
+    assert_eq!(rebuilt, left, "a rebuild loses none, and brings none back");
     assert!(left > 0 && seen > left && written.len() > seen, "too little was done: {} {seen} {left}", written.len());
 }

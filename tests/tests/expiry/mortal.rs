@@ -1,7 +1,10 @@
 //! Values with a time to live under faults: none is seen after its time, and none that was acknowledged is lost before.
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use kvdb_tests::values::value;
 use kvdb_tests::{Cluster, Request};
+use serde_json::json;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -25,7 +28,7 @@ pub struct Written {
 /// milliseconds and goes on at the greater sum, and the wall clock may be slowed down meanwhile.
 const CLOCK_AHEAD: u64 = 5;
 
-/// Writes until it is told to stop; gives what was acknowledged.
+/// Writes until it is told to stop, now and then by a batch; gives what was acknowledged.
 pub fn write(master: &str, writer: u64, stop: &AtomicBool) -> Vec<Written> {
     let (mut written, mut n) = (Vec::new(), 0);
     while !stop.load(Ordering::Relaxed) {
@@ -33,8 +36,14 @@ pub fn write(master: &str, writer: u64, stop: &AtomicBool) -> Vec<Written> {
         let life = LIVES[usize::try_from(n % 4).unwrap()];
         let value = value(if n % 3 == 0 { 70_000 } else { 200 }, writer << 32 | n);
         let (target, began) = (format!("/w{writer}/{n}"), now());
-        let request = Request::put(&format!("{target}?ttl={life}ms"), value.clone()).expect_continue();
-        if request.try_follow(master).is_ok_and(|a| a.status == 201) {
+        let (request, done) = if n % 5 == 0 {
+            let put = json!({"put": target[1..], "base64": BASE64_STANDARD.encode(&value), "ttl": format!("{life}ms")});
+            let other = json!({"put": format!("w{writer}/other"), "value": n.to_string()});
+            (Request::post("/?batch", json!({ "operations": [put, other] }).to_string()), 200)
+        } else {
+            (Request::put(&format!("{target}?ttl={life}ms"), value.clone()).expect_continue(), 201)
+        };
+        if request.try_follow(master).is_ok_and(|a| a.status == done) {
             written.push(Written { target, value, not_before: began + life, not_after: now() + life });
         }
         std::thread::sleep(Duration::from_millis(5));

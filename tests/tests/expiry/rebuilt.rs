@@ -7,6 +7,17 @@ use kvdb_tests::{Cluster, Request, eventually};
 use std::fs;
 use std::process::Command;
 
+/// Loses the catalog of a master that is stopped, and makes it anew from the volumes; the master is started when `then` returns.
+pub fn rebuild(cluster: &mut Cluster, then: impl FnOnce()) {
+    let (db, secret) = (cluster.db_dir(), cluster.volume_dir(0).join("secret"));
+    fs::remove_dir_all(&db).unwrap();
+    let volumes: Vec<String> = (0..cluster.volume_count()).map(|i| cluster.volume_addr(i)).collect();
+    kvdb(&["rebuild", &volumes.join(","), db.to_str().unwrap(), "--secret-file", secret.to_str().unwrap()]);
+    then();
+    cluster.start_master();
+    cluster.wait_all_up();
+}
+
 fn kvdb(args: &[&str]) {
     let output = Command::new(program("kvdb")).env_remove("KVDB_SECRET").env_remove("KVDB_SECRET_FILE").args(args).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -62,24 +73,21 @@ fn what_expires_while_the_catalog_is_lost_or_saved_is_absent_when_it_is_back() {
         let mut cluster = Cluster::start(2);
         fill(&cluster, "3s");
         let (soon, late) = (expiry_of(&cluster, "/soon-1"), [0, 1].map(|i| expiry_of(&cluster, &format!("/late-{i}"))));
-        let (db, secret) = (cluster.db_dir(), cluster.volume_dir(0).join("secret"));
-        let (db, secret, saved) = (db.to_str().unwrap(), secret.to_str().unwrap(), cluster.dir().join("saved"));
-        let saved = saved.to_str().unwrap();
-        if way == "import" {
+        if way == "rebuild" {
+            cluster.stop_master();
+            rebuild(&mut cluster, || sleep_until(soon));
+        } else {
+            let (db, secret) = (cluster.db_dir(), cluster.volume_dir(0).join("secret"));
+            let (db, secret, saved) = (db.to_str().unwrap(), secret.to_str().unwrap(), cluster.dir().join("saved"));
+            let saved = saved.to_str().unwrap();
             kvdb(&["--master", &cluster.url(), "catalog", "export", saved, "--secret-file", secret]);
+            cluster.stop_master();
+            fs::remove_dir_all(db).unwrap();
+            kvdb(&["catalog", "import", saved, db, "--secret-file", secret]);
+            sleep_until(soon);
+            cluster.start_master();
+            cluster.wait_all_up();
         }
-        cluster.stop_master();
-        fs::remove_dir_all(db).unwrap();
-        match way {
-            "import" => kvdb(&["catalog", "import", saved, db, "--secret-file", secret]),
-            _ => {
-                let volumes = [cluster.volume_addr(0), cluster.volume_addr(1)].join(",");
-                kvdb(&["rebuild", &volumes, db, "--secret-file", secret]);
-            }
-        }
-        sleep_until(soon);
-        cluster.start_master();
-        cluster.wait_all_up();
         check_soon_is_gone(&cluster, &late);
     }
 }
@@ -95,13 +103,7 @@ fn a_version_that_the_expired_one_had_replaced_does_not_come_back() {
     eventually("it is removed", || (cluster.status()["keys"].as_u64() == Some(0)).then_some(()));
     eventually("its space is back", || (0..3).all(|i| i == holder || cluster.blob_files(i).is_empty()).then_some(()));
     cluster.stop_master();
-    fs::remove_dir_all(cluster.db_dir()).unwrap();
     cluster.start_volume(holder);
-    let volumes: Vec<String> = (0..3).map(|i| cluster.volume_addr(i)).collect();
-    let secret = cluster.volume_dir(0).join("secret");
-    let db = cluster.db_dir();
-    kvdb(&["rebuild", &volumes.join(","), db.to_str().unwrap(), "--secret-file", secret.to_str().unwrap()]);
-    cluster.start_master();
-    cluster.wait_all_up();
+    rebuild(&mut cluster, || {});
     cluster.get("/a").expect(404);
 }

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 const PAUSE: Duration = Duration::from_millis(5);
 const PREFIX: &str = "/linear/key-";
 
-fn target(key: usize) -> String {
+pub fn target(key: usize) -> String {
     format!("{PREFIX}{key}")
 }
 
@@ -22,27 +22,46 @@ fn target(key: usize) -> String {
 pub struct Shared {
     /// By key.
     pub histories: Vec<History>,
-    /// Which write a version is of.
+    /// Of the keys that only batches write, all of them at once: together they are one register.
+    pub group: History,
+    /// Which write a version is of, where that is known: of a batch's only from its answer.
     versions: Mutex<HashMap<String, Value>>,
+    /// Which write the bytes are of that have this tag, without its quotes.
+    tags: Mutex<HashMap<String, Value>>,
 }
 
 impl Shared {
     pub fn new(keys: usize) -> Self {
         let start = Instant::now();
-        Self { histories: (0..keys).map(|_| History::new(start)).collect(), versions: Mutex::default() }
+        let history = || History::new(start);
+        Self { histories: (0..keys).map(|_| history()).collect(), group: history(), versions: Mutex::default(), tags: Mutex::default() }
     }
 
-    fn of_version(&self, version: &str) -> Value {
-        *self.versions.lock().unwrap().get(version).unwrap_or_else(|| panic!("version {version} was never sent"))
+    pub fn of_version(&self, version: &str) -> Option<Value> {
+        self.versions.lock().unwrap().get(version).copied()
+    }
+
+    pub fn of_tag(&self, tag: &str) -> Value {
+        let tag = tag.trim_matches('"');
+        *self.tags.lock().unwrap().get(tag).unwrap_or_else(|| panic!("bytes with the tag {tag} were never sent"))
+    }
+
+    /// Before the bytes are on their way.
+    pub fn will_send(&self, bytes: &[u8], value: Value) {
+        self.tags.lock().unwrap().insert(kvdb_tests::values::etag(bytes).trim_matches('"').into(), value);
+    }
+
+    pub fn is_version(&self, version: &str, value: Value) {
+        self.versions.lock().unwrap().insert(version.into(), value);
     }
 }
 
 pub struct Client {
-    number: u32,
-    random: Random,
-    last_write: u64,
+    pub number: u32,
+    pub random: Random,
+    pub last_write: u64,
     /// Entity tags of what was last seen of each key.
-    seen: HashMap<usize, (Value, String)>,
+    pub seen: HashMap<usize, (Value, String)>,
     pub tally: Tally,
 }
 
@@ -56,10 +75,13 @@ impl Client {
         while !stop.load(Ordering::Relaxed) {
             let key = usize::try_from(self.random.below(shared.histories.len() as u64)).unwrap();
             let done = match self.random.below(100) {
-                0..30 => self.get(key, master, shared),
-                30..40 => self.head(key, master, shared),
-                40..45 => self.list(master, shared),
-                45..85 => self.put(key, master, shared),
+                0..26 => self.get(key, master, shared),
+                26..34 => self.head(key, master, shared),
+                34..38 => self.list(master, shared),
+                38..46 => self.read_group(master, shared),
+                46..55 => self.write_group(master, shared),
+                55..60 => self.write_two(master, shared),
+                60..90 => self.put(key, master, shared),
                 _ => self.delete(key, master, shared),
             };
             if !done {
@@ -76,7 +98,7 @@ impl Client {
             let of = write_of(&answer.body, key);
             let value = of.unwrap_or_else(|| panic!("key {key}: {} bytes that nobody sent: {answer}", answer.body.len()));
             let version = answer.header("kvdb-version").expect("a value has a version");
-            assert_eq!(shared.of_version(version), value, "key {key}: the value of another version: {answer}");
+            assert!(shared.of_version(version).is_none_or(|v| v == value), "key {key}: the value of another version: {answer}");
             self.seen.insert(key, (value, answer.header("etag").expect("a value has a tag").into()));
             value
         });
@@ -88,8 +110,9 @@ impl Client {
         let from = shared.histories[key].now();
         let Some(answer) = self.read("HEAD", &target(key), master) else { return false };
         let found = (answer.status == 200).then(|| {
-            let value = shared.of_version(answer.header("kvdb-version").expect("a value has a version"));
-            self.seen.insert(key, (value, answer.header("etag").expect("a value has a tag").into()));
+            let tag = answer.header("etag").expect("a value has a tag");
+            let value = shared.of_tag(tag);
+            self.seen.insert(key, (value, tag.into()));
             value
         });
         shared.histories[key].note(self.number, from, Call::Read, Answer::Found(found));
@@ -105,13 +128,14 @@ impl Client {
         let keys = json["keys"].as_array().expect("a list has keys");
         for (key, history) in shared.histories.iter().enumerate() {
             let here = keys.iter().find(|k| k["key"] == target(key)[1..]);
-            let found = here.map(|k| shared.of_version(k["version"].as_str().expect("detail has versions")));
+            let found = here.map(|k| shared.of_tag(k["etag"].as_str().expect("detail has tags")));
             history.note(self.number, from, Call::Read, Answer::Found(found));
         }
+        self.note_group(from, keys, shared);
         true
     }
 
-    fn read(&mut self, method: &str, target: &str, master: &str) -> Option<Http> {
+    pub fn read(&mut self, method: &str, target: &str, master: &str) -> Option<Http> {
         let answer = Request::new(method, target).try_follow(master).ok();
         match answer.filter(|a| matches!(a.status, 200 | 404)) {
             Some(answer) => {
@@ -141,13 +165,12 @@ impl Client {
             _ => {}
         }
         let bytes = bytes(key, value, len);
+        shared.will_send(&bytes, value);
         let from = shared.histories[key].now();
-        let outcome = write::send(&request, Some(&bytes), master, &target(key), |version| {
-            shared.versions.lock().unwrap().insert(version.into(), value);
-        });
+        let outcome = write::send(&request, Some(&bytes), master, &target(key), |version| shared.is_version(version, value));
         let told = match &outcome {
             Outcome::Done { created, version, etag, .. } => {
-                assert_eq!(shared.of_version(version), value, "key {key}: the answer names another write");
+                assert_eq!(shared.of_version(version), Some(value), "key {key}: the answer names another write");
                 if let Some(etag) = etag {
                     assert_eq!(*etag, kvdb_tests::values::etag(&bytes), "key {key}: the answer has the tag of other bytes");
                     self.seen.insert(key, (value, etag.clone()));
@@ -171,7 +194,7 @@ impl Client {
         let from = shared.histories[key].now();
         let outcome = write::send(&request, None, master, &target(key), |_| {});
         let told = match &outcome {
-            Outcome::Done { version, .. } => Some(Answer::Deleted(Some(shared.of_version(version)))),
+            Outcome::Done { version, .. } => Some(Answer::Deleted(shared.of_version(version))),
             Outcome::Refused { code, .. } if code == "not_found" => Some(Answer::Nothing),
             Outcome::Refused { code, .. } if code == "precondition_failed" => Some(Answer::Refused),
             Outcome::Unknown(_) => Some(Answer::Unknown),

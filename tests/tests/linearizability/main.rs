@@ -1,10 +1,12 @@
-//! Many clients over few keys, while a nemesis kills, stops and cuts: what they saw of each key must be linearizable.
+//! Many clients over few keys, while a nemesis kills, stops and cuts: what they saw of each key must be linearizable, and so must what
+//! they saw of some keys that batches write together.
 //!
 //! `KVDB_LINEAR_SECONDS` is how long the load runs (default 20), `KVDB_LINEAR_SEED` makes the same choices again.
 
 // A helper that fails fails its test.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
+mod batch;
 mod client;
 mod content;
 mod nemesis;
@@ -53,10 +55,12 @@ fn what_clients_see_under_kills_stops_and_cuts_is_linearizable() {
     for key in 0..KEYS {
         assert!(clients[0].get(key, &network.for_clients(), &shared), "a key cannot be read with all servers up");
     }
+    assert!(clients[0].read_group(&network.for_clients(), &shared), "keys cannot be read with all servers up");
     let mut tally = Tally::default();
     clients.iter().for_each(|c| tally.add(&c.tally));
     println!("{faults:?}\n{tally:?}");
-    let operations: Vec<Vec<Operation>> = shared.histories.iter().map(linear::History::operations).collect();
+    // The last one is of the keys that batches write.
+    let operations: Vec<Vec<Operation>> = shared.histories.iter().chain([&shared.group]).map(linear::History::operations).collect();
     let since = Instant::now();
     for (key, history) in operations.iter().enumerate() {
         if linear::check(history).is_err() {
@@ -70,7 +74,7 @@ fn what_clients_see_under_kills_stops_and_cuts_is_linearizable() {
         tally.unknown_percent(),
         since.elapsed()
     );
-    assert!(tally.writes() > 100 && tally.reads > 100, "hardly anything was done: {tally:?}");
+    assert!(tally.writes() > 100 && tally.reads > 100 && tally.batches > 20, "hardly anything was done: {tally:?}");
     assert!(tally.unknown_percent() < 1.0, "too many writes of unknown outcome: {tally:?}");
     network.take_proxies_out();
     println!("settled after {:?}", until_settled(&network.cluster));

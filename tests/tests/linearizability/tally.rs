@@ -8,6 +8,10 @@ pub struct Tally {
     pub reads: u64,
     pub failed_reads: u64,
     pub acknowledged: u64,
+    /// Of these, batches.
+    pub batches: u64,
+    /// Batches that were told of again.
+    pub repeated: u64,
     /// Conditions that did not hold, and deletes that found nothing.
     pub refused: u64,
     /// Of unknown outcome, by the reason.
@@ -43,6 +47,8 @@ impl Tally {
         self.reads += other.reads;
         self.failed_reads += other.failed_reads;
         self.acknowledged += other.acknowledged;
+        self.batches += other.batches;
+        self.repeated += other.repeated;
         self.refused += other.refused;
         self.found_committed += other.found_committed;
         self.found_refused += other.found_refused;

@@ -8,6 +8,7 @@
 // A helper that fails fails its test.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
+mod batches;
 mod lives;
 #[path = "../expiry/mortal.rs"]
 mod mortal;
