@@ -19,6 +19,7 @@ pub struct Builder {
     volume_args: Vec<String>,
     env: Vec<(String, String)>,
     dir: Option<PathBuf>,
+    token: Option<String>,
 }
 
 impl Builder {
@@ -26,6 +27,13 @@ impl Builder {
     #[must_use]
     pub fn in_dir(mut self, dir: &Path) -> Self {
         self.dir = Some(dir.into());
+        self
+    }
+
+    /// The token by which the tests look at the master's state.
+    #[must_use]
+    pub fn token(mut self, token: &str) -> Self {
+        self.token = Some(token.into());
         self
     }
 
@@ -75,7 +83,7 @@ impl Builder {
             })
             .collect();
         let master = Server::new("master", program("master"), &ip, Vec::new(), self.env.clone(), &dir);
-        let mut cluster = Cluster { master, volumes, master_args: self.master_args, dir, _temporary: temporary };
+        let mut cluster = Cluster { master, volumes, master_args: self.master_args, token: self.token, dir, _temporary: temporary };
         cluster.list_volumes();
         cluster
     }
@@ -87,6 +95,7 @@ pub struct Cluster {
     master: Server,
     volumes: Vec<Server>,
     master_args: Vec<String>,
+    token: Option<String>,
     dir: PathBuf,
     // Last: it is removed when all processes are gone.
     _temporary: Option<TempDir>,
@@ -95,7 +104,7 @@ pub struct Cluster {
 impl Cluster {
     /// A cluster of `n` volumes, to be refined.
     pub fn builder(n: usize) -> Builder {
-        Builder { volumes: n, master_args: Vec::new(), volume_args: Vec::new(), env: Vec::new(), dir: None }
+        Builder { volumes: n, master_args: Vec::new(), volume_args: Vec::new(), env: Vec::new(), dir: None, token: None }
     }
 
     /// A cluster of `n` volumes, ready.
@@ -240,7 +249,7 @@ impl Cluster {
         let mut last = String::new();
         let deadline = std::time::Instant::now() + PATIENCE;
         while std::time::Instant::now() < deadline {
-            if let Ok(answer) = Request::get("/-/status").try_send(&self.master_addr()) {
+            if let Ok(answer) = self.status_request().try_send(&self.master_addr()) {
                 last = answer.text();
                 let json = answer.json();
                 let up = json["volumes"].as_array().map_or(0, |v| v.iter().filter(|v| v["up"] == true).count());
@@ -256,7 +265,15 @@ impl Cluster {
     /// What `/-/status` says.
     #[track_caller]
     pub fn status(&self) -> serde_json::Value {
-        Request::get("/-/status").send(&self.master_addr()).expect(200).json()
+        self.status_request().send(&self.master_addr()).expect(200).json()
+    }
+
+    fn status_request(&self) -> Request {
+        let request = Request::get("/-/status");
+        match &self.token {
+            Some(token) => request.header("Authorization", &format!("Bearer {token}")),
+            None => request,
+        }
     }
 
     /// A request to the master, redirects followed.

@@ -142,7 +142,8 @@ impl Request {
         sent.unwrap_or_else(|e| panic!("{} {} at {address}: {e}", self.method, self.target))
     }
 
-    /// Sends it and follows redirects as `curl -L` does: 307 keeps method and body, 302 and 303 make a GET.
+    /// Sends it and follows redirects as `curl -L` does: 307 keeps method and body, 302 and 303 make a GET. As most clients do, it
+    /// forgets its `Authorization` once it has been sent to another server.
     pub fn try_follow(&self, address: &str) -> io::Result<Answer> {
         let (mut request, mut address) = (self.clone(), address.to_string());
         for hops in 0..MAX_HOPS {
@@ -154,6 +155,9 @@ impl Request {
                 _ => return Ok(answer),
             }
             let location = Url::of(&answer);
+            if location.address != address {
+                request.headers.retain(|(name, _)| !name.eq_ignore_ascii_case("authorization"));
+            }
             (address, request.target) = (location.address, location.target);
         }
         Err(io::Error::new(ErrorKind::InvalidData, format!("more than {MAX_HOPS} redirects")))

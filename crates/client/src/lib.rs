@@ -30,6 +30,7 @@ mod outcome;
 mod parts;
 mod put;
 mod retry;
+mod sign;
 mod source;
 mod transaction;
 mod transport;
@@ -50,6 +51,7 @@ pub use kvdb_protocol::{ContentHash, ErrorCode, Key, KeyError, Problem, TxnId, U
 pub use list::{Detail, ListOptions, Listed, Page};
 pub use parts::{DEFAULT_PARALLEL, DownloadOptions, Downloaded, PARTS_FROM_BYTES, PartsReader, part_path};
 pub use put::{PutOptions, PutOutcome};
+pub use sign::{SignFor, SignedUrl};
 pub use source::{Progress, REPLAY_BYTES, Source};
 pub use transaction::Transaction;
 pub use values::{Valued, ValuesPage};

@@ -122,6 +122,8 @@ pub(crate) fn named(key: Option<&Key>, problem: Problem, retry_after: Option<Dur
 /// What a bare status means, for those that mean one thing only and can come without a body.
 fn of_status(status: StatusCode) -> Option<Problem> {
     let code = match status.as_u16() {
+        401 => ErrorCode::Unauthorized,
+        403 => ErrorCode::Forbidden,
         404 => ErrorCode::NotFound,
         412 => ErrorCode::PreconditionFailed,
         414 => ErrorCode::TooLong,

@@ -5,7 +5,11 @@ mod bench;
 mod catalog;
 mod flatdb;
 mod publish;
+mod rebuild;
+mod sign;
+mod token;
 
+use anyhow::Context as _;
 use clap::{Args as ClapArgs, Parser, Subcommand};
 use kvdb_client::{Client, ContentHash, DEFAULT_PARALLEL, Key};
 use std::ffi::OsString;
@@ -18,6 +22,9 @@ pub use bench::{Bench, Expect, Operation};
 pub use catalog::{Catalog, CatalogOrder, Export, Fsck, Import};
 pub use flatdb::{Flatdb, FlatdbArgs};
 pub use publish::Publish;
+pub use rebuild::Rebuild;
+pub use sign::Sign;
+pub use token::{Rights, Token, TokenOrder};
 
 /// Most connections of one `kvdb get`.
 const MAX_PARALLEL: usize = 64;
@@ -44,6 +51,9 @@ pub struct Common {
     /// A token for the master
     #[arg(long, global = true, env = "KVDB_TOKEN", hide_env_values = true)]
     pub token: Option<String>,
+    /// File that holds a token for the master, where --token is not given
+    #[arg(long, global = true, env = "KVDB_TOKEN_FILE", value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
     /// Further tries of what can pass by itself
     #[arg(long, global = true, env = "KVDB_RETRIES", default_value_t = 5, value_name = "N")]
     pub retries: u32,
@@ -56,18 +66,29 @@ pub struct Common {
 }
 
 impl Common {
+    /// The token that was given, if one was.
+    pub fn token(&self) -> anyhow::Result<Option<String>> {
+        let file = match (&self.token, &self.token_file) {
+            (Some(token), _) => return Ok(Some(token.clone())),
+            (None, Some(file)) => file,
+            (None, None) => return Ok(None),
+        };
+        let text = std::fs::read_to_string(file).with_context(|| format!("cannot read a token from {}", file.display()))?;
+        Ok(Some(text.trim().to_string()))
+    }
+
     /// The client that was asked for.
-    pub fn client(&self) -> Result<Client, kvdb_client::Error> {
+    pub fn client(&self) -> anyhow::Result<Client> {
         self.client_at(&self.master, Duration::from_secs(120))
     }
 
     /// A client of another server, with another patience.
-    pub fn client_at(&self, url: &str, answer_timeout: Duration) -> Result<Client, kvdb_client::Error> {
+    pub fn client_at(&self, url: &str, answer_timeout: Duration) -> anyhow::Result<Client> {
         let builder = Client::builder(url).retries(self.retries).answer_timeout(answer_timeout);
-        match &self.token {
-            Some(token) => builder.token(token).build(),
-            None => builder.build(),
-        }
+        Ok(match self.token()? {
+            Some(token) => builder.token(token).build()?,
+            None => builder.build()?,
+        })
     }
 }
 
@@ -103,6 +124,10 @@ pub enum Command {
     Fsck(Fsck),
     /// Show the cluster; add, drain and remove volumes; have copies checked
     Cluster(Cluster),
+    /// Print a URL by which a key can be read, or stored, without a token for a while
+    Sign(Sign),
+    /// Make, remove and list the tokens by which clients are permitted things
+    Token(Token),
     /// Measure a server: puts, gets, ranges, lookups, deletes
     Bench(Bench),
     /// Check that a server is ready: exit code 0, else 1
@@ -122,7 +147,7 @@ pub struct Up {
     /// File of limits by prefix of the key (docs/operations.md); read again when it changes
     #[arg(long, env = "KVDB_LIMITS", value_name = "FILE")]
     pub limits: Option<PathBuf>,
-    /// File of tokens, for the front ends only (docs/front-ends.md); read again when it changes
+    /// File of tokens, without which clients may do nothing then (docs/operations.md; `kvdb token`); read again when it changes
     #[arg(long, env = "KVDB_TOKENS", value_name = "FILE")]
     pub tokens: Option<PathBuf>,
     /// Volumes, 1 to 8; without it as many as the directory has, or 2
@@ -253,8 +278,11 @@ pub struct Cluster {
 
 #[derive(Subcommand)]
 pub enum ClusterOrder {
-    /// Show volumes and the progress of repair (the default)
-    Status,
+    /// Show volumes and the progress of repair (the default); where there are tokens, for one that may do everything or with the secret
+    Status {
+        #[command(flatten)]
+        secret: SecretArgs,
+    },
     /// Use the volume at an address, from now on and after restarts of the master
     Add {
         /// As host:port
@@ -294,60 +322,6 @@ pub enum ClusterOrder {
         #[command(flatten)]
         secret: SecretArgs,
     },
-}
-
-const REBUILD_HELP: &str = "\
-When the master's directory is lost: stop the master, leave the volumes running, rebuild, and start the master
-on the new directory with the same list of volumes. Keys, values' lengths, hashes, content types, times and
-versions come back as they were; what was deleted stays deleted for 30 days.
-
-All volumes must take part. What only a volume that is left out holds is lost, and what only that volume knows
-to be deleted comes back. A volume that cannot be reached is therefore an error; list fewer volumes only if
-the others are gone for good.
-
-The secret: if none was configured, the master made it, and it is the file `secret` in any volume's directory.
-
-A failed rebuild can be repeated: the directory counts as empty until all of the catalog is there.
-
-Example:
-  kvdb rebuild localhost:3001,localhost:3002 /var/lib/kvdb-new --secret-file /tmp/volume1/secret --dry-run";
-
-#[derive(ClapArgs)]
-#[command(after_long_help = REBUILD_HELP)]
-pub struct Rebuild {
-    /// Addresses of the volumes, as on the master's list: host:port, separated by commas
-    #[arg(value_name = "VOLUMES", value_delimiter = ',', num_args = 1, action = clap::ArgAction::Set, required = true, value_parser = address)]
-    pub volumes: Vec<String>,
-    /// Directory for the new catalog; empty, or made
-    #[arg(value_name = "DB")]
-    pub db: PathBuf,
-    /// It is kept in DB, readable for its owner only
-    #[command(flatten)]
-    pub secret: SecretArgs,
-    /// Only count; write nothing. Does no harm while the master runs
-    #[arg(long)]
-    pub dry_run: bool,
-    /// What to do with writes that no volume knows the outcome of, but that are whole on all their volumes
-    #[arg(long, value_enum, default_value = "keep")]
-    pub uncertain: UncertainArg,
-}
-
-/// What to do with writes of unknown outcome.
-#[derive(Clone, Copy, clap::ValueEnum)]
-pub enum UncertainArg {
-    /// Keep them: they may have been acknowledged
-    Keep,
-    /// Drop them: they may not have been
-    Drop,
-}
-
-impl From<UncertainArg> for kvdb_master::rebuild::Uncertain {
-    fn from(arg: UncertainArg) -> Self {
-        match arg {
-            UncertainArg::Keep => Self::Keep,
-            UncertainArg::Drop => Self::Drop,
-        }
-    }
 }
 
 #[derive(ClapArgs)]

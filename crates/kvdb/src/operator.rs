@@ -4,17 +4,20 @@ use crate::args::{Common, SecretArgs};
 use anyhow::{Context as _, bail};
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt as _};
-use kvdb_protocol::operator::{Asked, NO_VOLUME};
-use kvdb_protocol::{ClusterId, ClusterSecret, UnixMillis, VolumeId};
+use kvdb_protocol::operator::{Asked, Cluster, NO_VOLUME, path};
+use kvdb_protocol::{ClusterSecret, VolumeId};
 use kvdb_server::peer::{Credentials, Destination, PeerError, Peers};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 /// How long a call to the master may take: some look at all records.
 const TIMEOUT: Duration = Duration::from_secs(600);
 const NO_SECRET: &str = "this is only for who knows the cluster's secret: give --secret-file or --secret; if none was configured, \
      the master made one itself, and it is the file `secret` in its directory and in that of any volume";
+
+const NO_TOKEN: &str = "give --token or --token-file with a token that is allowed admin for all keys, or the cluster's secret, as in \
+     `kvdb cluster status --secret-file FILE`";
 
 /// The secret that the command line names.
 pub fn secret(args: &SecretArgs) -> anyhow::Result<ClusterSecret> {
@@ -35,9 +38,14 @@ fn address(common: &Common) -> anyhow::Result<String> {
     Ok(address.trim_end_matches('/').to_string())
 }
 
-/// The master's `/-/status`, for which nobody needs the secret.
+/// The master's `/-/status`, for which nobody needs the secret, but a token where there are any.
 pub async fn status_page(common: &Common) -> anyhow::Result<serde_json::Value> {
-    status(&Peers::new().context("the HTTP client could not be made")?, &address(common)?).await
+    let (peers, address, token) = (Peers::new().context("the HTTP client could not be made")?, address(common)?, common.token()?);
+    let to = Destination { address: &address, volume: NO_VOLUME, target: path::STATUS_PAGE };
+    match peers.get_with_token(token.as_deref(), to, TIMEOUT).await {
+        Err(PeerError::Refused { problem, .. }) if matches!(problem.status, 401 | 403) => bail!("{problem}; {NO_TOKEN}"),
+        other => other.context("the master cannot be asked"),
+    }
 }
 
 /// A master, and the right to give it orders.
@@ -48,31 +56,24 @@ pub struct Operator {
     address: String,
 }
 
-/// What is needed of `/-/status`.
-#[derive(Deserialize)]
-struct Status {
-    cluster: ClusterId,
-    time: UnixMillis,
-}
-
 impl Operator {
     /// Asks the master which cluster it is of.
     pub async fn connect(common: &Common, args: &SecretArgs) -> anyhow::Result<Self> {
         let secret = secret(args)?;
         let address = address(common)?;
         let peers = Peers::new().context("the HTTP client could not be made")?;
-        let status: Status = status(&peers, &address).await?;
-        Ok(Self { peers, credentials: Credentials { cluster: status.cluster, key: secret.peer_key() }, address })
+        let cluster = cluster(&peers, &address).await?.cluster;
+        Ok(Self { peers, credentials: Credentials { cluster, key: secret.peer_key() }, address })
     }
 
     /// The master's `/-/status`.
     pub async fn status<T: DeserializeOwned>(&self) -> anyhow::Result<T> {
-        status(&self.peers, &self.address).await
+        self.ask(path::STATUS, &()).await
     }
 
     /// Asks something; the master's refusal is the error.
     pub async fn ask<A: DeserializeOwned>(&self, target: &str, ask: &impl Serialize) -> anyhow::Result<A> {
-        let now = self.status::<Status>().await?.time;
+        let now = cluster(&self.peers, &self.address).await?.time;
         let to = Destination { address: &self.address, volume: NO_VOLUME, target };
         match self.peers.post(&self.credentials, to, &Asked { at: now, ask }, TIMEOUT).await {
             Err(PeerError::Refused { problem, .. }) => bail!("{problem}"),
@@ -92,7 +93,7 @@ impl Operator {
 
     /// Asks for something that comes as a stream of bytes.
     pub async fn stream<A: Serialize>(&self, target: &str, ask: &A) -> anyhow::Result<impl Stream<Item = anyhow::Result<Bytes>> + use<A>> {
-        let now = self.status::<Status>().await?.time;
+        let now = cluster(&self.peers, &self.address).await?.time;
         let to = Destination { address: &self.address, volume: NO_VOLUME, target };
         let body = match self.peers.post_for_stream(&self.credentials, to, &Asked { at: now, ask }, TIMEOUT).await {
             Err(PeerError::Refused { problem, .. }) => bail!("{problem}"),
@@ -102,7 +103,7 @@ impl Operator {
     }
 }
 
-async fn status<T: DeserializeOwned>(peers: &Peers, address: &str) -> anyhow::Result<T> {
-    let to = Destination { address, volume: NO_VOLUME, target: "/-/status" };
+async fn cluster(peers: &Peers, address: &str) -> anyhow::Result<Cluster> {
+    let to = Destination { address, volume: NO_VOLUME, target: path::CLUSTER };
     peers.get(None, to, TIMEOUT).await.context("the master cannot be asked")
 }

@@ -4,6 +4,7 @@
 //! all keys in one durable step; then the volumes are told. A crash before the step leaves copies that the volumes drop when
 //! they ask about them, one after it copies that they keep.
 
+use crate::access;
 use crate::batch_copies::{self, Held};
 use crate::batch_request;
 use crate::catalog::{BatchAnswer, BatchId, CatalogError, Changed, CommitBatch, CommitPut, Member};
@@ -120,6 +121,7 @@ pub(crate) async fn post(node: &Arc<Node>, request: Request, cx: &RequestContext
     let name = name_of(&head.headers)?;
     let (document, memory) = receive(node, &mut body).await?;
     let operations = batch_request::parse(&document, node.catalog.expiry_now())?;
+    access::batch(node, &head.headers, &operations)?;
     let id = name.map(|name| BatchId { name, digest: ContentHash::of(&document) });
     drop(document);
     let results = run(node, operations, id, memory, cx).await?;

@@ -69,8 +69,8 @@ pub struct Args {
     /// Most bytes of the values of one batch, in all. Batches take up to three times this memory, all together.
     #[arg(long, env = "KVDB_MAX_BATCH_BYTES", value_name = "BYTES", default_value_t = DEFAULT_MAX_BATCH_BYTES)]
     pub max_batch_bytes: u64,
-    /// File of tokens: what clients of the front ends may do (docs/front-ends.md). The master's own port asks for none. It is read
-    /// again when it changes.
+    /// File of tokens, as `kvdb token` makes it: then clients need one for whatever they do (docs/operations.md); read again when it
+    /// changes [default: everybody may do everything].
     #[arg(long, env = "KVDB_TOKENS", value_name = "FILE")]
     pub tokens: Option<PathBuf>,
     /// File of limits by prefix of the key, JSON; read again when it changes.

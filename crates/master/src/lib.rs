@@ -21,6 +21,7 @@ mod locate;
 #[doc(hidden)]
 pub mod preconditions;
 
+mod access;
 mod batch;
 mod batch_copies;
 mod delete_all;

@@ -204,6 +204,8 @@ enum ContactError {
     Twice(VolumeId),
     #[error("volume {0} was removed from the cluster; to use its disk again, give it an empty directory")]
     Removed(VolumeId),
+    #[error("it does not heed whether reads need tickets; upgrade it")]
+    Reads,
     #[error("it ended the status stream")]
     Ended,
     #[error("it missed three beats")]
@@ -247,7 +249,12 @@ async fn in_touch(node: &Arc<Node>, address: &str, up: &mut Option<VolumeId>) ->
     let master = node.address_for(address);
     let (beats, body) = duplex::channel();
     let to = Destination { address, volume: id, target: path::STATUS };
-    let now = || Beat { time: node.catalog.now(), expiry: node.catalog.expiry_now(), master: master.clone() };
+    let now = || Beat {
+        time: node.catalog.now(),
+        expiry: node.catalog.expiry_now(),
+        master: master.clone(),
+        reads_need_tickets: node.tokens.is_some(),
+    };
     drop(beats.send(duplex::line(&now())).await);
     let answers = node.peers.stream(&node.credentials, to, http::HeaderMap::new(), body, CALL_TIMEOUT).await?;
     let mut lines = LineReader::new(answers);
@@ -260,6 +267,9 @@ async fn in_touch(node: &Arc<Node>, address: &str, up: &mut Option<VolumeId>) ->
                 let status = status?.ok_or(ContactError::Ended)?;
                 heard = tokio::time::Instant::now();
                 tell_metrics(id, &status);
+                if status.reads_need_tickets != node.tokens.is_some() {
+                    return Err(ContactError::Reads);
+                }
                 let live = Live { address: address.into(), public_url: public_url.clone(), master: master.clone(), status };
                 if !node.members.set_live(id, live) {
                     return Err(ContactError::Twice(id));

@@ -8,6 +8,7 @@ use crate::members::{Members, local_ip_towards};
 use crate::redirect::Backs;
 use crate::repair::Repair;
 use crate::tokens::TokenTable;
+use kvdb_protocol::signed_url::UrlKey;
 use kvdb_protocol::{ClusterSecret, TicketKey, UnixMillis, VolumeId};
 use kvdb_server::peer::{Credentials, Peers};
 use std::collections::HashMap;
@@ -24,6 +25,7 @@ pub(crate) struct Node {
     pub peers: Peers,
     pub credentials: Credentials,
     pub tickets: TicketKey,
+    pub urls: UrlKey,
     /// What clients may do; none: everything.
     pub tokens: Option<TokenTable>,
     pub secret: ClusterSecret,

@@ -18,7 +18,7 @@ pub(crate) async fn asked<T: DeserializeOwned>(node: &Node, mut request: Request
     if now.abs_diff(asked.at.0) > within {
         return Err(Problem::new(
             ErrorCode::Forbidden,
-            "the call is not of this minute by the cluster's time; ask /-/status for it and try again",
+            "the call is not of this minute by the cluster's time; ask /-/operator/cluster for it and try again",
         ));
     }
     Ok(asked.ask)

@@ -3,7 +3,9 @@
 use crate::members::Live;
 use crate::node::Node;
 use http::{HeaderMap, HeaderValue, StatusCode, Uri, header};
+use kvdb_protocol::key::decode;
 use kvdb_protocol::limits::MAX_REPLICAS;
+use kvdb_protocol::signed_url::SIGNED;
 use kvdb_protocol::{ErrorCode, Key, Problem, VersionId, VolumeId};
 use kvdb_server::body::{self, Response};
 use kvdb_server::query::Query;
@@ -32,17 +34,24 @@ fn at_volume(live: &Live, key: &Key) -> String {
     url
 }
 
-/// The URL of a version at a volume.
-pub(crate) fn read_url(live: &Live, key: &Key, version: VersionId, back: &str) -> String {
+/// The URL of a version at a volume; `leave` is what [`crate::access::Leave::for_reading`] adds.
+pub(crate) fn read_url(live: &Live, key: &Key, version: VersionId, back: &str, leave: &str) -> String {
     let mut url = at_volume(live, key);
     // Writing to a string does not fail.
-    let _written = write!(url, "v={version}&back={back}");
+    let _written = write!(url, "v={version}&back={back}{leave}");
     url
 }
 
 /// A 302 to read a version. What was missed elsewhere goes along, so that each replica is tried once.
-pub(crate) fn to_read(live: &Live, key: &Key, version: VersionId, missed: &[VolumeId], back: &str) -> Result<Response, Problem> {
-    let mut url = read_url(live, key, version, back);
+pub(crate) fn to_read(
+    live: &Live,
+    key: &Key,
+    version: VersionId,
+    missed: &[VolumeId],
+    back: &str,
+    leave: &str,
+) -> Result<Response, Problem> {
+    let mut url = read_url(live, key, version, back, leave);
     for volume in missed {
         let _written = write!(url, "&missed={version}.{volume}");
     }
@@ -115,9 +124,13 @@ pub(crate) fn own_host<'a>(node: &'a Node, headers: &'a HeaderMap) -> Result<&'a
         .ok_or_else(|| Problem::new(ErrorCode::BadRequest, "the Host header is missing or malformed"))
 }
 
-/// The URL at the master to which a volume sends the client back when it cannot take its write.
-pub(crate) fn return_to(node: &Node, headers: &HeaderMap, uri: &Uri, key: &Key) -> Result<String, Problem> {
-    let query = uri.query().map(|q| format!("?{q}")).unwrap_or_default();
+/// The URL at the master to which a volume sends the client back when it cannot take its write. `leave` takes the place of the
+/// signature that the request came with.
+pub(crate) fn return_to(node: &Node, headers: &HeaderMap, uri: &Uri, key: &Key, leave: Option<String>) -> Result<String, Problem> {
+    let is_signature = |part: &&str| decode(part.split('=').next().unwrap_or_default()).is_ok_and(|name| name == SIGNED.as_bytes());
+    let asked = uri.query().unwrap_or_default().split('&').filter(|part| !part.is_empty() && !is_signature(part));
+    let query: Vec<&str> = asked.chain(leave.as_deref()).collect();
+    let query = if query.is_empty() { String::new() } else { format!("?{}", query.join("&")) };
     Ok(format!("http://{}{}{query}", own_host(node, headers)?, key.to_path()))
 }
 

@@ -50,6 +50,7 @@ pub async fn run_with_fronts(listener: TcpListener, fronts: Vec<Front>, config: 
         peers: Peers::new().context("the HTTP client could not be made")?,
         credentials: Credentials { cluster: catalog.cluster(), key: secret.peer_key() },
         tickets: secret.ticket_key(),
+        urls: secret.url_key(),
         tokens,
         secret,
         repair: Repair::default(),

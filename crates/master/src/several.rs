@@ -1,13 +1,15 @@
 //! Requests for several keys: `/?get`, `/prefix?list&values`, `/?newest`.
 
+use crate::access::Leave;
 use crate::catalog::Record;
 use crate::node::Node;
+use crate::read::Back;
 use crate::values::{self, Found, Values};
 use crate::{list, read, redirect};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
 use kvdb_protocol::limits::{MAX_INLINE_VALUE_BYTES, MAX_NEWEST_QUERY_BYTES, MAX_VALUES_PAGE_KEYS};
 use kvdb_protocol::{ContentHash, ErrorCode, Key, Problem, UnixMillis, VersionId, key};
 use kvdb_server::body::{self, Response};
@@ -19,17 +21,8 @@ use tokio::sync::OwnedSemaphorePermit;
 /// The header that tells which of several keys an answer is of, percent-encoded.
 const KEY_HEADER: &str = "kvdb-key";
 
-/// A request of `/` for several keys; none: it is not one.
-pub(crate) async fn of_several(node: &Node, method: &Method, headers: &HeaderMap, query: &Query) -> Option<Result<Response, Problem>> {
-    match *method {
-        Method::GET if query.has("get") => Some(get(node, query).await),
-        Method::GET | Method::HEAD if query.has("newest") => Some(newest(node, headers, query).await),
-        _ => None,
-    }
-}
-
-async fn get(node: &Node, query: &Query) -> Result<Response, Problem> {
-    let mut keys = keys(query)?;
+/// `GET /?get`.
+pub(crate) async fn get(node: &Node, mut keys: Vec<Key>, query: &Query) -> Result<Response, Problem> {
     if let Some(start) = query.get("start").filter(|s| !s.is_empty()).map(list::start).transpose()? {
         let at = keys.iter().position(|k| k.as_bytes() == start);
         let at = at.ok_or_else(|| Problem::new(ErrorCode::BadRequest, "`start` is none of the keys; give a page's `next`"))?;
@@ -50,7 +43,7 @@ pub(crate) async fn list(node: &Node, path: &str, query: &Query) -> Result<Respo
 }
 
 /// The keys that a query names, each once, in its order.
-fn keys(query: &Query) -> Result<Vec<Key>, Problem> {
+pub(crate) fn keys(query: &Query) -> Result<Vec<Key>, Problem> {
     let mut seen = HashSet::new();
     let mut keys = query.all("key").map(|k| Key::new(k).map_err(Problem::from)).collect::<Result<Vec<_>, _>>()?;
     keys.retain(|k| seen.insert(k.clone()));
@@ -67,11 +60,11 @@ pub(crate) async fn newest_of(node: &Node, keys: &[Key]) -> Result<Option<(Key, 
     Ok(found.max_by_key(|(_, r)| r.seq).map(|(k, r)| (k.clone(), r)))
 }
 
-async fn newest(node: &Node, headers: &HeaderMap, query: &Query) -> Result<Response, Problem> {
-    let keys = keys(query)?;
-    let again = question(&keys)?;
-    let found = newest_of(node, &keys).await?.ok_or_else(nothing)?;
-    to_newest(node, headers, &again, found, query)
+/// `GET /?newest`.
+pub(crate) async fn newest(node: &Node, headers: &HeaderMap, keys: &[Key], query: &Query, leave: &Leave) -> Result<Response, Problem> {
+    question(keys)?;
+    let found = newest_of(node, keys).await?.ok_or_else(nothing)?;
+    to_newest(node, headers, keys, found, query, leave)
 }
 
 pub(crate) fn nothing() -> Problem {
@@ -93,12 +86,14 @@ pub(crate) fn question(keys: &[Key]) -> Result<String, Problem> {
 pub(crate) fn to_newest(
     node: &Node,
     headers: &HeaderMap,
-    question: &str,
+    keys: &[Key],
     (key, record): (Key, Record),
     query: &Query,
+    leave: &Leave,
 ) -> Result<Response, Problem> {
-    let back = node.tickets.sign_back(&format!("{}{question}", redirect::own_host(node, headers)?));
-    let mut response = read::redirected(node, &key, &record, query, &key::query_escape(back.as_bytes()))?;
+    let back = node.tickets.sign_back(&format!("{}{}", redirect::own_host(node, headers)?, question(keys)?));
+    let back = Back { url: &key::query_escape(back.as_bytes()), leave, asked: keys };
+    let mut response = read::redirected(node, &key, &record, query, &back)?;
     name_key(response.headers_mut(), &key)?;
     Ok(response)
 }

@@ -2,8 +2,12 @@
 
 use crate::catalog::{CatalogError, Duty};
 use crate::node::Node;
+use crate::operator;
 use http::StatusCode;
+use kvdb_protocol::Problem;
+use kvdb_protocol::operator::Cluster;
 use kvdb_server::body::{self, Response};
+use kvdb_server::guard::Request;
 use serde_json::{Value, json};
 
 /// Whether reads and writes can be served now.
@@ -16,6 +20,17 @@ pub(crate) fn ready(node: &Node) -> Result<(), String> {
     let writable = live.iter().filter(|(id, l)| l.status.writable && !duties.contains_key(id)).count();
     let needed = node.replicas();
     if writable >= needed { Ok(()) } else { Err(format!("{writable} volumes take writes, {needed} are needed")) }
+}
+
+/// What operators must know before they can sign anything.
+pub(crate) fn cluster(node: &Node) -> Response {
+    body::json(StatusCode::OK, &Cluster { cluster: node.credentials.cluster, time: node.catalog.now() })
+}
+
+/// The page for who has the cluster's secret and perhaps no token.
+pub(crate) async fn signed(node: &Node, request: Request) -> Result<Response, Problem> {
+    let () = operator::asked(node, request).await?;
+    Ok(page(node))
 }
 
 pub(crate) fn page(node: &Node) -> Response {

@@ -3,6 +3,7 @@
 //! A value goes to its volumes by the ordinary way, under a ticket that names the transaction. When all copies are durable the volume
 //! asks for the commit, and the catalog stages it. The commit of all is one step of the catalog, like that of a batch.
 
+use crate::access;
 use crate::batch::{self, Answer, Applied};
 use crate::batch_copies::{self, Held};
 use crate::catalog::{Changed, Duty, MAX_OPEN_TXNS, Member, Transaction, TxnAnswer, TxnState};
@@ -36,7 +37,12 @@ pub(crate) async fn call(node: &Arc<Node>, request: Request, query: &Query) -> R
     if request.uri().path() != "/" {
         return Err(bad("only PUT, POST and DELETE of a key can be part of a transaction; what is read is what was committed"));
     }
-    match (request.method(), id(query)?, query.has("commit"), query.has("abort")) {
+    let named = id(query)?;
+    // Whoever ends it or looks at it must be allowed what is in it.
+    if let Some(id) = named.filter(|_| node.tokens.is_some()) {
+        access::members(node, request.headers(), &transaction(node, id).await?.members)?;
+    }
+    match (request.method(), named, query.has("commit"), query.has("abort")) {
         (&Method::POST, None, false, false) => begin(node, query).await,
         (&Method::POST, Some(id), true, false) => commit(node, id).await,
         (&Method::POST, Some(id), false, true) => abort(node, id).await,

@@ -233,9 +233,7 @@ async fn fetch(node: &Node, key: Key, record: Record) -> Result<(VersionId, Opti
 }
 
 fn next_replica(node: &Node, record: &Record, tried: &[VolumeId]) -> Option<(VolumeId, String)> {
-    let live = read::replica(node, record, tried)?;
-    let members = node.members.live();
-    record.replicas.iter().find(|id| members.get(id).is_some_and(|l| l.address == live.address)).map(|id| (*id, live.address.clone()))
+    read::replica(node, record, tried).map(|(id, live)| (id, live.address.clone()))
 }
 
 async fn fetch_from(node: &Node, volume: VolumeId, address: &str, key: &Key, record: &Record) -> Result<Bytes, PeerError> {

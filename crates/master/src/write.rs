@@ -1,5 +1,6 @@
 //! `PUT`, `POST` and `DELETE` of a key: tickets, and the redirect or the relay that follows.
 
+use crate::access::Leave;
 use crate::catalog::{CatalogError, CommitDelete, Record};
 use crate::config::{LONGEST_COMMIT_WITHIN, SLOWEST_BYTES_PER_SECOND};
 use crate::members::Live;
@@ -10,6 +11,7 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 use http_body_util::BodyExt;
 use kvdb_protocol::limits::{MAX_CONTENT_TYPE_BYTES, MAX_DROPPED_BODY_BYTES};
 use kvdb_protocol::message::CommitAnswer;
+use kvdb_protocol::signed_url::UrlRight;
 use kvdb_protocol::{Condition, ErrorCode, Key, Problem, Ticket, TicketOp, TicketTxn, TicketVolume, UnixMillis, VersionId, VolumeId, ttl};
 use kvdb_server::RequestContext;
 use kvdb_server::body::{self, Response};
@@ -44,18 +46,20 @@ pub(crate) async fn write(
     key: Key,
     op: TicketOp,
     query: &Query,
+    leave: &Leave,
     cx: &RequestContext,
 ) -> Result<Response, Problem> {
     let avoid = redirect::avoided(query)?;
     let txn = transaction::named(node, query)?;
     let (head, body) = request.into_parts();
+    let way_back = leave.way_back(node, UrlRight::Write, std::slice::from_ref(&key));
     let write = Write {
         op,
         len: announced_length(&head.headers)?,
         condition: preconditions::from_headers(&head.headers)?,
         expires: time_to_live(&head.headers, query)?.map(|t| node.catalog.expiry_now().plus(t)),
         content_type: content_type(&head.headers)?,
-        return_to: redirect::return_to(node, &head.headers, &head.uri, &key)?,
+        return_to: redirect::return_to(node, &head.headers, &head.uri, &key, way_back)?,
         request_id: cx.request_id.to_string(),
         key,
         txn,
@@ -208,9 +212,6 @@ pub(crate) async fn delete(node: &Arc<Node>, request: Request, key: Key, query: 
     if query.has(transaction::NAME) {
         return transaction::stage_delete(node, request, key, query).await;
     }
-    if let Some(text) = query.get_str("ticket") {
-        return delete_here(node, &key, text).await;
-    }
     let (head, _) = request.into_parts();
     let condition = preconditions::from_headers(&head.headers)?;
     let record = node.catalog.lookup(&key).await.map_err(|e| e.problem())?;
@@ -218,11 +219,11 @@ pub(crate) async fn delete(node: &Arc<Node>, request: Request, key: Key, query: 
     let record = record.ok_or_else(|| absent(&key))?;
     takes_writes(node)?;
     let avoid = redirect::avoided(query)?;
-    let return_to = redirect::return_to(node, &head.headers, &head.uri, &key)?;
+    let return_to = redirect::return_to(node, &head.headers, &head.uri, &key, None)?;
     let request_id = cx.request_id.to_string();
     let write =
         Write { key, op: TicketOp::Delete, len: Some(0), condition, expires: None, content_type: None, return_to, request_id, txn: None };
-    let Some(first) = replica(node, &record, &avoid) else {
+    let Some((id, _)) = replica(node, &record, &avoid) else {
         let volumes = record.replicas.iter().map(|id| TicketVolume { id: *id, address: String::new() }).collect();
         let (ticket, encoded) = ticket(node, &write, record.version, volumes, String::new())?;
         if !ticket.key.survives_clients() {
@@ -230,15 +231,13 @@ pub(crate) async fn delete(node: &Arc<Node>, request: Request, key: Key, query: 
         }
         return redirect::to_self(node, &head.headers, &ticket.key, record.version, &encoded);
     };
-    let live = node.members.live();
-    let id = live.iter().find(|(_, l)| l.address == first.address).map(|(id, _)| *id);
-    let granted = signed(node, &live, id.as_slice(), &write, record.version)?;
+    let granted = signed(node, &node.members.live(), &[id], &write, record.version)?;
     redirect::to_write(&granted.first, &write.key, granted.ticket.version, &granted.encoded)
 }
 
 /// With no replica up, the master removes the key itself; the volumes follow when they are back. That needs a ticket too: so a
 /// request without one changes nothing, and what became of one with it can be asked for.
-async fn delete_here(node: &Arc<Node>, key: &Key, encoded: &str) -> Result<Response, Problem> {
+pub(crate) async fn delete_here(node: &Arc<Node>, key: &Key, encoded: &str) -> Result<Response, Problem> {
     let ticket = Ticket::decode(encoded, &node.tickets, node.credentials.cluster)?;
     ticket.check_start(node.catalog.now())?;
     if ticket.op != TicketOp::Delete || ticket.key != *key {

@@ -14,6 +14,7 @@ pub mod limits;
 pub mod message;
 pub mod operator;
 pub mod secret;
+pub mod signed_url;
 pub mod ticket;
 pub mod time;
 pub mod token;

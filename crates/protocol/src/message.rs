@@ -74,6 +74,9 @@ pub struct Beat {
     pub expiry: UnixMillis,
     /// Where this volume reaches the master, as `host:port`.
     pub master: String,
+    /// Whether the volume serves clients' reads only with a ticket.
+    #[serde(default)]
+    pub reads_need_tickets: bool,
 }
 
 /// What a volume says once a second, and at once when `writable` changes.
@@ -101,6 +104,9 @@ pub struct VolumeStatus {
     /// How far the scrub is.
     #[serde(default)]
     pub scrub: ScrubStatus,
+    /// Whether clients' reads need a ticket, as the master said last; kept durably.
+    #[serde(default)]
+    pub reads_need_tickets: bool,
 }
 
 /// How far a volume is with reading and checking all that it holds.

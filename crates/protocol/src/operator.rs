@@ -1,13 +1,19 @@
 //! What an operator (the `kvdb` command) asks of a master, as JSON, signed like a call between servers, with
 //! the nil volume in the place of a volume's id.
 
-use crate::id::VolumeId;
+use crate::id::{ClusterId, VolumeId};
 use crate::time::UnixMillis;
 use serde::{Deserialize, Serialize};
 use std::time::Duration;
 
 /// Paths of the operator's calls.
 pub mod path {
+    /// `GET`, unsigned: [`super::Cluster`].
+    pub const CLUSTER: &str = "/-/operator/cluster";
+    /// `POST` [`super::Asked`] of nothing (`null`) → the same as [`STATUS_PAGE`].
+    pub const STATUS: &str = "/-/operator/status";
+    /// `GET`, unsigned; where there are tokens, for one that may do everything: the cluster at a glance.
+    pub const STATUS_PAGE: &str = "/-/status";
     /// `POST` [`super::Asked`] of [`super::Order`] → a report as JSON.
     pub const ORDER: &str = "/-/operator/order";
     /// `POST` [`super::Asked`] of nothing (`null`) → the catalog, line by line.
@@ -26,10 +32,19 @@ pub const ASKED_WITHIN: Duration = Duration::from_secs(60);
 /// The volume's id in signatures of operators' calls.
 pub const NO_VOLUME: VolumeId = VolumeId::from_bytes([0; 16]);
 
+/// What must be known to sign a call; no secret.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cluster {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// Its time.
+    pub time: UnixMillis,
+}
+
 /// What is asked, and when.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Asked<T> {
-    /// The cluster's time, as `/-/status` tells it.
+    /// The cluster's time, as [`path::CLUSTER`] tells it.
     pub at: UnixMillis,
     /// What is asked.
     pub ask: T,

@@ -12,6 +12,8 @@ use std::fmt;
 pub const PREFIX: &str = "kvdb_";
 const CONTEXT: &str = "kvdb 2026-11 token hash v1";
 const RANDOM_BYTES: usize = 32;
+/// In base64url.
+const RANDOM_CHARS: usize = 43;
 
 /// A token. Never printed by accident.
 #[derive(Clone, PartialEq, Eq)]
@@ -32,6 +34,13 @@ impl Token {
     pub fn parse(text: &str) -> Result<Self, NotAToken> {
         let random = text.strip_prefix(PREFIX).and_then(|t| BASE64_URL_SAFE_NO_PAD.decode(t).ok());
         random.filter(|bytes| bytes.len() == RANDOM_BYTES).map(|_| Self(text.into())).ok_or(NotAToken)
+    }
+
+    /// Whether something of the form of a token stands anywhere in these bytes.
+    pub fn stands_in(bytes: &[u8]) -> bool {
+        let of_token = |b: &u8| b.is_ascii_alphanumeric() || b"-_".contains(b);
+        let random = |window: &[u8]| window.strip_prefix(PREFIX.as_bytes()).is_some_and(|rest| rest.iter().all(of_token));
+        bytes.windows(PREFIX.len() + RANDOM_CHARS).any(random)
     }
 
     /// The text, to be sent or shown on purpose.
@@ -66,6 +75,7 @@ mod tests {
             assert_eq!(Token::parse(bad), Err(NotAToken), "{bad}");
         }
         assert!(!format!("{token:?}").contains(&text[5..]));
+        assert!(Token::stands_in(format!("a={text}&").as_bytes()) && !Token::stands_in(&text.as_bytes()[1..]));
     }
 
     #[test]

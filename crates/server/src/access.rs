@@ -7,7 +7,10 @@ use crate::socket::Phase;
 use bytes::Bytes;
 use http::{Method, StatusCode, Uri, header};
 use http_body::{Body as _, Frame, SizeHint};
+use kvdb_protocol::Token;
 use kvdb_protocol::key::decode;
+use kvdb_protocol::signed_url::SIGNED;
+use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -20,7 +23,7 @@ const MAX_LOGGED_BYTES: usize = 1024;
 /// A request that takes longer is always logged.
 const SLOW: Duration = Duration::from_secs(1);
 /// The query parameters whose values are secrets.
-const SECRETS: [(&[u8], &str); 2] = [(b"ticket", "ticket=REDACTED"), (b"txn", "txn=REDACTED")];
+const SECRETS: [&str; 3] = ["ticket", "txn", SIGNED];
 
 /// A line in the making. It is written when it is dropped.
 pub(crate) struct Entry {
@@ -130,11 +133,16 @@ fn loggable(uri: &Uri, with_query: bool) -> String {
     text
 }
 
-/// A part of a query, its value hidden if its name, once decoded, is that of a secret.
-fn redacted(part: &str) -> &str {
+/// A part of a query, its value hidden if its name, once decoded, is that of a secret. So is what cannot be decoded, and a token, which
+/// does not belong there.
+fn redacted(part: &str) -> Cow<'_, str> {
     let name = part.split_once('=').map_or(part, |(name, _)| name);
-    let secret = |name: Vec<u8>| SECRETS.iter().find(|(secret, _)| name == *secret).map(|(_, hidden)| *hidden);
-    decode(name).ok().and_then(secret).unwrap_or(part)
+    let (Ok(name), Ok(whole)) = (decode(name), decode(part)) else { return "REDACTED".into() };
+    match SECRETS.iter().find(|secret| secret.as_bytes() == name) {
+        Some(secret) => format!("{secret}=REDACTED").into(),
+        None if Token::stands_in(&whole) => "REDACTED".into(),
+        None => part.into(),
+    }
 }
 
 /// ASCII only, everything else percent-encoded.
@@ -212,12 +220,17 @@ mod tests {
     }
 
     #[test]
-    fn tickets_are_redacted_however_their_name_is_written() {
+    fn tickets_and_signatures_are_redacted_however_their_name_is_written() {
         assert_eq!(logged("/k?ticket=secret&x=1"), "/k?ticket=REDACTED&x=1");
         assert_eq!(logged("/k?a=1&t%69cket=secret"), "/k?a=1&ticket=REDACTED");
         assert_eq!(logged("/k?ticket"), "/k?ticket=REDACTED");
         assert_eq!(logged("/?txn=secret&commit"), "/?txn=REDACTED&commit");
         assert_eq!(logged("/k?tickets=5"), "/k?tickets=5");
+        assert_eq!(logged("/k?signed=1.2.3&missed=4"), "/k?signed=REDACTED&missed=4");
+        let token = Token::of_random([7; 32]);
+        assert_eq!(logged(&format!("/k?t=x%2F{}&a=1", token.expose().replace('_', "%5F"))), "/k?REDACTED&a=1");
+        assert_eq!(logged("/k?start=kvdb_servers"), "/k?start=kvdb_servers");
+        assert_eq!(logged("/k?%73igned=1.2.3&%zz=5"), "/k?signed=REDACTED&REDACTED");
     }
 
     #[test]

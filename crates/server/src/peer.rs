@@ -156,6 +156,20 @@ impl Peers {
         self.call_once(credentials, &Method::GET, to, Bytes::new(), timeout).await
     }
 
+    /// `GET` as a client asks, with its token if it has one, answered with JSON.
+    pub async fn get_with_token<A: DeserializeOwned>(
+        &self,
+        token: Option<&str>,
+        to: Destination<'_>,
+        timeout: Duration,
+    ) -> Result<A, PeerError> {
+        let mut request = self.http.get(url(to)).timeout(timeout);
+        if let Some(token) = token {
+            request = request.bearer_auth(token);
+        }
+        answered_with_json(to, request).await
+    }
+
     /// `POST` of JSON that is signed only if there are credentials.
     pub async fn post_maybe_signed<A: DeserializeOwned>(
         &self,
@@ -183,13 +197,7 @@ impl Peers {
         if *method != Method::GET {
             request = request.header(http::header::CONTENT_TYPE, "application/json").body(body);
         }
-        let answer = request.send().await.map_err(|e| send_error(to, e))?;
-        let status = answer.status();
-        let bytes = read_answer(to, answer).await?;
-        if status != StatusCode::OK {
-            return Err(refused(to, status, &bytes));
-        }
-        serde_json::from_slice(&bytes).map_err(|e| broken(to, &e))
+        answered_with_json(to, request).await
     }
 
     /// `GET` of a stream of bytes. Returns once the head of the answer is there, which must be within `head_timeout`.
@@ -246,6 +254,17 @@ impl Peers {
             .body(reqwest::Body::wrap_stream(body));
         answered(to, request, head_timeout).await
     }
+}
+
+/// Sends a request, and reads its 200.
+async fn answered_with_json<A: DeserializeOwned>(to: Destination<'_>, request: reqwest::RequestBuilder) -> Result<A, PeerError> {
+    let answer = request.send().await.map_err(|e| send_error(to, e))?;
+    let status = answer.status();
+    let bytes = read_answer(to, answer).await?;
+    if status != StatusCode::OK {
+        return Err(refused(to, status, &bytes));
+    }
+    serde_json::from_slice(&bytes).map_err(|e| broken(to, &e))
 }
 
 /// Sends a request, and gives the body of its 200.

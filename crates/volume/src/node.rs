@@ -50,6 +50,8 @@ pub(crate) struct Node {
     pub scrub: Scrub,
     /// The volume is to stop: streams that have no end of their own end now.
     pub stopping: CancellationToken,
+    /// Clients read only what a ticket permits.
+    reads_need_tickets: AtomicBool,
     membership: RwLock<Option<Membership>>,
     master: Mutex<Option<String>>,
     in_flight: Mutex<HashSet<VersionId>>,
@@ -77,6 +79,8 @@ impl Node {
             (Some(cluster), Some(secret)) => Some(Membership::new(cluster, &secret)),
             _ => None,
         };
+        // As it was when a master was last in touch: a volume must not be open while none is.
+        let reads_need_tickets = AtomicBool::new(store.reads_need_tickets());
         Self {
             uploads: (0..MAX_REPLICAS).map(|_| Arc::new(Semaphore::new(config.max_uploads))).collect(),
             checked: CheckedValues::default(),
@@ -94,6 +98,7 @@ impl Node {
             ask_for_all: AtomicBool::new(false),
             tell_soon: Notify::new(),
             stopping,
+            reads_need_tickets,
             membership: RwLock::new(membership),
             master: Mutex::new(None),
             in_flight: Mutex::new(HashSet::new()),
@@ -130,6 +135,24 @@ impl Node {
         if master.as_deref() != Some(address) {
             *master = Some(address.to_string());
         }
+    }
+
+    /// Whether clients read only what a ticket permits.
+    pub fn reads_need_tickets(&self) -> bool {
+        self.reads_need_tickets.load(Ordering::Relaxed)
+    }
+
+    /// Does as the master says from now on, and keeps it for the next start.
+    pub async fn set_reads_need_tickets(&self, needed: bool) -> Result<(), Problem> {
+        let before = self.reads_need_tickets.swap(needed, Ordering::Relaxed);
+        if before != needed {
+            tracing::info!(needed, "whether reads need tickets has changed");
+        }
+        // What could not be kept is tried again at the next beat.
+        if self.store.reads_need_tickets() == needed {
+            return Ok(());
+        }
+        self.with_store(move |s| s.keep_reads_need_tickets(needed)).await
     }
 
     /// Decodes a ticket, checks that it may be started now, and finds this volume's place in it.

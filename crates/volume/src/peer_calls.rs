@@ -63,17 +63,24 @@ pub(crate) async fn status(node: &Arc<Node>, request: Request) -> Result<Respons
     let (out, lines) = channel();
     // A stream that has no end of its own would hold up a stop until its time is over.
     let ended = node.stopping.child_token();
-    tokio::spawn(tell(node.clone(), out, ended.clone()));
     let contact = node.contact_guard();
     let node = node.clone();
     tokio::spawn(async move {
         let mut beats = LineReader::new(body);
+        let mut out = Some(out);
         let end = loop {
             match ended.run_until_cancelled(beats.next::<Beat>()).await {
                 Some(Ok(Some(beat))) => {
                     node.clock.set(beat.time);
                     node.expiry_clock.set(beat.expiry);
                     node.set_master(&beat.master);
+                    if let Err(problem) = node.set_reads_need_tickets(beat.reads_need_tickets).await {
+                        break format!("it cannot be kept whether reads need tickets: {problem}");
+                    }
+                    // Not before a beat was heeded: the master sends readers here as soon as this volume speaks.
+                    if let Some(out) = out.take() {
+                        tokio::spawn(tell(node.clone(), out, ended.clone()));
+                    }
                 }
                 Some(Ok(None)) => break "the master ended it".to_string(),
                 Some(Err(e)) => break e.to_string(),
@@ -113,8 +120,14 @@ async fn now(node: &Node) -> VolumeStatus {
             reason: s.reason,
             quarantined: s.quarantined,
             scrub: node.scrub.status(s.used_bytes),
+            reads_need_tickets: node.reads_need_tickets(),
         },
-        Err(e) => VolumeStatus { writable: false, reason: Some(format!("the status cannot be read: {e}")), ..VolumeStatus::default() },
+        Err(e) => VolumeStatus {
+            writable: false,
+            reason: Some(format!("the status cannot be read: {e}")),
+            reads_need_tickets: node.reads_need_tickets(),
+            ..VolumeStatus::default()
+        },
     }
 }
 

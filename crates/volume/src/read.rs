@@ -11,7 +11,8 @@ use crate::stream::ReadFault;
 use crate::tree_page;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use kvdb_protocol::message::ValueEntry;
-use kvdb_protocol::{ErrorCode, Key, Problem, VersionId};
+use kvdb_protocol::signed_url::SIGNED;
+use kvdb_protocol::{ErrorCode, Key, Problem, TicketOp, VersionId};
 use kvdb_server::body::{self, Response};
 use kvdb_server::expiry;
 use kvdb_server::guard::Request;
@@ -29,6 +30,9 @@ pub(crate) async fn read(node: &Arc<Node>, request: Request, key: Key, query: &Q
         })?
         .parse()
         .map_err(|_| Problem::new(ErrorCode::BadRequest, "the version is malformed"))?;
+    if node.reads_need_tickets() {
+        permitted(node, &key, version, query)?;
+    }
     let stored = match open(node, &key, version).await {
         // This clock is at most a message behind the master's, never ahead: what has expired here is absent there. The master sends
         // nobody here for what has expired, but a URL that was kept may be used again.
@@ -77,6 +81,18 @@ pub(crate) async fn read(node: &Arc<Node>, request: Request, key: Key, query: &Q
     Ok(response)
 }
 
+/// Where reads need it, a ticket of the master for just this version.
+fn permitted(node: &Node, key: &Key, version: VersionId, query: &Query) -> Result<(), Problem> {
+    let text = query.get_str("ticket").ok_or_else(|| {
+        Problem::new(ErrorCode::Forbidden, "reads need a ticket here; ask the master for the key, with a token, and follow its redirect")
+    })?;
+    let (ticket, _) = node.ticket_for(key, text)?;
+    if ticket.op == TicketOp::Read && ticket.version == version {
+        return Ok(());
+    }
+    Err(Problem::new(ErrorCode::BadTicket, "the ticket does not permit to read this version; ask the master again"))
+}
+
 async fn open(node: &Node, key: &Key, version: VersionId) -> Result<Option<Arc<Stored>>, Problem> {
     if let Some(stored) = node.store.at_hand(key, version) {
         return Ok(Some(stored));
@@ -109,7 +125,10 @@ fn back_to_master(node: &Node, key: &Key, version: VersionId, query: &Query) -> 
         .filter_map(|m| std::str::from_utf8(m).ok())
         .filter(|m| m.bytes().all(|b| b.is_ascii_hexdigit() || b"-.".contains(&b)));
     let earlier: String = earlier.map(|m| format!("missed={m}&")).collect();
-    let missed = format!("{earlier}missed={version}.{}", node.volume());
+    // By which the master knows a reader who was permitted this: clients drop their token on the way.
+    let signed = query.get_str(SIGNED).filter(|s| s.bytes().all(|b| b.is_ascii_hexdigit() || b == b'.'));
+    let signed = signed.map(|s| format!("{SIGNED}={s}&")).unwrap_or_default();
+    let missed = format!("{signed}{earlier}missed={version}.{}", node.volume());
     // The question was another than for this key alone, and is asked again.
     if host.contains('/') {
         return redirect(StatusCode::FOUND, &format!("http://{host}&{missed}"));
@@ -126,6 +145,11 @@ fn answer(node: &Node, status: StatusCode, entry: &ValueEntry, part: Option<(u64
     set(headers, HeaderName::from_static("kvdb-version"), &entry.version.to_string())?;
     if let Some(at) = entry.expires {
         expiry::tell(headers, at, node.expiry_clock.now());
+    }
+    if node.reads_need_tickets() {
+        // The URL permits to read: neither caches nor the pages of other sites shall pass that on.
+        set(headers, header::CACHE_CONTROL, "private")?;
+        set(headers, header::REFERRER_POLICY, "no-referrer")?;
     }
     if status == StatusCode::NOT_MODIFIED {
         return Ok(response);

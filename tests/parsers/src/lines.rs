@@ -57,7 +57,7 @@ fn read<T: DeserializeOwned + Serialize>(stream: &[u8], sizes: &[u8]) -> (Vec<By
 }
 
 pub(crate) fn seeds() -> Vec<Vec<u8>> {
-    let beat = line(&Beat { time: sample::NOW, expiry: sample::NOW, master: "localhost:3000".into() });
+    let beat = line(&Beat { time: sample::NOW, expiry: sample::NOW, master: "localhost:3000".into(), reads_need_tickets: true });
     let status = line(&VolumeStatus { total_bytes: 9, writable: true, reason: Some("\n".into()), ..VolumeStatus::default() });
     vec![
         chosen(&[0, 1, 4], &beat),

@@ -69,7 +69,7 @@ pub(crate) fn seeds() -> Vec<Vec<u8>> {
     vec![
         json(0, Identity { volume, cluster: Some(sample::CLUSTER), public_url, format: 1, in_touch: true }),
         json(1, Adopt { cluster: sample::CLUSTER, secret: Some("0123456789abcdef".into()) }),
-        json(2, Beat { time, expiry: time, master: "localhost:3000".into() }),
+        json(2, Beat { time, expiry: time, master: "localhost:3000".into(), reads_need_tickets: true }),
         json(3, VolumeStatus { writable: true, reason: Some("full".into()), ..VolumeStatus::default() }),
         json(4, fetch),
         json(5, Keep { sent: time, versions: vec![(key.clone(), version, 7)] }),

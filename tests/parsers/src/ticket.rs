@@ -1,11 +1,12 @@
-//! Tickets, and the links back to a master that the same key signs.
+//! Tickets, the links back to a master that the same key signs, and signatures of URLs.
 
 use crate::input::{Input, chosen, flipped};
 use crate::sample;
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use kvdb_protocol::limits::{MAX_KEY_BYTES, MAX_REPLICAS, MAX_TICKET_CHARS};
-use kvdb_protocol::{ClusterId, ClusterSecret, Ticket, TicketKey, UnixMillis};
+use kvdb_protocol::signed_url::{SignedUrl, Stamp, UrlRight};
+use kvdb_protocol::{ClusterId, ClusterSecret, Key, Ticket, TicketKey, UnixMillis};
 
 const SECRET: &str = "a secret for fuzzing";
 /// As docs/protocol.md says.
@@ -31,6 +32,12 @@ pub(crate) fn check(data: &[u8]) -> bool {
         let Ok(text) = std::str::from_utf8(rest) else { return false };
         if let Some(host) = key().verify_back(text) {
             assert_eq!(key().sign_back(host), text);
+        }
+        let (urls, keys) = (ClusterSecret::new(SECRET).unwrap().url_key(), [Key::new("k").unwrap()]);
+        let url = SignedUrl { cluster: sample::CLUSTER, right: UrlRight::Read, keys: &keys };
+        if let Some(stamp) = urls.verify(&url, text) {
+            assert_eq!(urls.verify(&url, &urls.sign(&url, stamp)), Some(stamp));
+            return true;
         }
         return Ticket::decode(text, &key(), sample::CLUSTER).map(|t| sound(&t, text)).is_ok();
     }
@@ -65,5 +72,10 @@ pub(crate) fn seeds() -> Vec<Vec<u8>> {
     let whole = |t: &Ticket| BASE64_URL_SAFE_NO_PAD.decode(text(t)).unwrap();
     let mut seeds: Vec<_> = sample::tickets().iter().map(|t| chosen(&[0, 9, 0], &whole(t)[..whole(t).len() - 32])).collect();
     seeds.extend(sample::tickets().iter().take(1).map(|t| chosen(&[1, 0, 0], text(t))));
+    let (urls, keys) = (ClusterSecret::new(SECRET).unwrap().url_key(), [Key::new("k").unwrap()]);
+    let url = SignedUrl { cluster: sample::CLUSTER, right: UrlRight::Read, keys: &keys };
+    for by in [None, Some([1, 2, 3, 4, 5, 6, 7, 0xff])] {
+        seeds.push(chosen(&[1, 0, 0], urls.sign(&url, Stamp { until: sample::NOW, by })));
+    }
     seeds
 }

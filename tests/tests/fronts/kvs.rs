@@ -4,7 +4,7 @@ use crate::Fronts;
 use crate::listening::refusal;
 use kvdb_tests::outside::{curl, curl_is_here, run};
 use kvdb_tests::values::{etag, value};
-use kvdb_tests::{Answer, Request};
+use kvdb_tests::{Answer, Request, Url, eventually};
 
 fn get(fronts: &Fronts, target: &str) -> Answer {
     Request::get(target).send(&fronts.kvs())
@@ -92,7 +92,8 @@ fn readers_need_a_token_but_for_keys_that_are_public() {
     post(&fronts, &format!("open/a=1&closed/a=2&auth={}", fronts.token)).expect(200);
     get(&fronts, "/?k=open/a").expect(200);
     for target in ["/?k=closed/a", "/?k=closed/none", "/?k=open/a,closed/a"] {
-        get(&fronts, target).expect_problem(401, "unauthorized");
+        let answer = get(&fronts, target).expect_problem(401, "unauthorized");
+        assert_eq!(answer.header("www-authenticate"), Some("Bearer realm=\"kvdb\""));
         let narrow = Request::get(target).header("Authorization", &format!("Bearer {}", fronts.narrow));
         narrow.send(&fronts.kvs()).expect_problem(403, "forbidden");
     }
@@ -123,6 +124,25 @@ fn large_values_are_read_at_their_volume() {
     post(&fronts, &format!("open/small=1&auth={}", fronts.token)).expect(200);
     let answer = get(&fronts, "/?k=open/large,open/small").expect(200);
     assert_eq!((answer.text().as_str(), answer.header("etag")), ("1", Some(etag(b"1").as_str())));
+}
+
+#[test]
+fn a_reader_of_a_large_value_who_comes_late_is_sent_on_without_a_token() {
+    let fronts = Fronts::with_tokens();
+    let put = |len: usize| {
+        let put = fronts.as_owner(Request::put("/open/large", value(len, 1)).expect_continue());
+        assert!(matches!(put.follow(&fronts.cluster.master_addr()).status, 200 | 201));
+    };
+    put((8 << 20) + 1);
+    let sent = Url::of(&get(&fronts, "/?k=open/large,open/none").expect(302));
+    put((8 << 20) + 2);
+    let back = eventually("the version is gone", || Some(Request::get(&sent.target).send(&sent.address)).filter(|a| a.status == 302));
+    let back = Url::of(&back);
+    assert_eq!(back.address, fronts.cluster.master_addr());
+    assert!(Request::get(&back.target).follow(&back.address).expect(200).body == value((8 << 20) + 2, 1));
+    // It permits this question only.
+    let other = back.target.replace("open/none", "closed/none");
+    Request::get(&other).send(&back.address).expect_problem(403, "forbidden");
 }
 
 #[test]

@@ -41,7 +41,8 @@ class Server:
         command = [program, "up", str(directory), "--port", "0", "--stop-at-eof", "--json"]
         if not (directory / "volume1").is_dir():
             command += ["--volumes", "1"]
-        environment = {name: value for name, value in os.environ.items() if name != "KVDB_REPLICAS"}
+        # What is meant for a cluster of the same environment: this server is for this process alone, which has no token.
+        environment = {name: value for name, value in os.environ.items() if name not in ("KVDB_REPLICAS", "KVDB_TOKENS")}
         try:
             # A session of its own: Ctrl-C is this process's business, which then stops the server in order.
             self._process = subprocess.Popen(

@@ -11,20 +11,32 @@ use kvdb_protocol::operator::{Order, path};
 use serde_json::Value;
 
 pub async fn run(common: &Common, args: Cluster) -> anyhow::Result<()> {
-    let (secret, order) = match args.order.unwrap_or(ClusterOrder::Status) {
-        ClusterOrder::Status => return show(common, &operator::status_page(common).await?),
-        ClusterOrder::Add { address, secret } => (secret, Order::Add { address }),
-        ClusterOrder::Drain { volume, secret } => (secret, Order::Drain { volume: find(common, &volume).await? }),
-        ClusterOrder::Resume { volume, secret } => (secret, Order::Resume { volume: find(common, &volume).await? }),
-        ClusterOrder::Remove { volume, lost, secret } => (secret, Order::Remove { volume: find(common, &volume).await?, lost }),
-        ClusterOrder::Scrub { volume: None, secret } => (secret, Order::Scrub { volume: None }),
-        ClusterOrder::Scrub { volume: Some(v), secret } => (secret, Order::Scrub { volume: Some(find(common, &v).await?) }),
+    let Some(order) = args.order else { return show(common, &operator::status_page(common).await?) };
+    let secret = match &order {
+        ClusterOrder::Status { secret: SecretArgs { secret: None, secret_file: None } } => {
+            return show(common, &operator::status_page(common).await?);
+        }
+        ClusterOrder::Status { secret }
+        | ClusterOrder::Add { secret, .. }
+        | ClusterOrder::Drain { secret, .. }
+        | ClusterOrder::Resume { secret, .. }
+        | ClusterOrder::Remove { secret, .. }
+        | ClusterOrder::Scrub { secret, .. } => secret,
     };
-    give(common, &secret, &order).await
+    let operator = Operator::connect(common, secret).await?;
+    let order = match order {
+        ClusterOrder::Status { .. } => return show(common, &operator.status().await?),
+        ClusterOrder::Add { address, .. } => Order::Add { address },
+        ClusterOrder::Drain { volume, .. } => Order::Drain { volume: find(&operator, &volume).await? },
+        ClusterOrder::Resume { volume, .. } => Order::Resume { volume: find(&operator, &volume).await? },
+        ClusterOrder::Remove { volume, lost, .. } => Order::Remove { volume: find(&operator, &volume).await?, lost },
+        ClusterOrder::Scrub { volume: None, .. } => Order::Scrub { volume: None },
+        ClusterOrder::Scrub { volume: Some(v), .. } => Order::Scrub { volume: Some(find(&operator, &v).await?) },
+    };
+    give(common, &operator, &order).await
 }
 
-async fn give(common: &Common, secret: &SecretArgs, order: &Order) -> anyhow::Result<()> {
-    let operator = Operator::connect(common, secret).await?;
+async fn give(common: &Common, operator: &Operator, order: &Order) -> anyhow::Result<()> {
     let done: Value = operator.ask(path::ORDER, order).await?;
     if common.json {
         return Ok(output::line(&done.to_string())?);
@@ -46,11 +58,11 @@ async fn give(common: &Common, secret: &SecretArgs, order: &Order) -> anyhow::Re
 }
 
 /// A volume by its id or its address.
-async fn find(common: &Common, text: &str) -> anyhow::Result<VolumeId> {
+async fn find(operator: &Operator, text: &str) -> anyhow::Result<VolumeId> {
     if let Ok(id) = text.parse() {
         return Ok(id);
     }
-    let status = operator::status_page(common).await?;
+    let status: Value = operator.status().await?;
     let of = |v: &&Value| v["address"] == text || v["public_url"] == text;
     let found = status["volumes"].as_array().and_then(|all| all.iter().find(of));
     let id = found.with_context(|| format!("no volume has the id or the address {text}; see `kvdb cluster`"))?["id"].as_str();

@@ -15,7 +15,9 @@ mod rebuild;
 mod rm;
 mod servers;
 mod several;
+mod sign;
 mod stat;
+mod token;
 mod up;
 
 use crate::args::{Args, Command, Common};
@@ -54,6 +56,8 @@ async fn client_command(common: &Common, command: Command) -> anyhow::Result<()>
             Command::Catalog(a) => catalog::run(common, a).await,
             Command::Fsck(a) => fsck::run(common, a).await,
             Command::Cluster(a) => cluster::run(common, a).await,
+            Command::Sign(a) => sign::run(common, &a).await,
+            Command::Token(a) => token::run(common, a),
             Command::Bench(a) => bench::run(common, a).await,
             Command::Health(a) => health::run(common, a).await,
             Command::Up(a) => up::run(common, a).await,

@@ -26,7 +26,7 @@ pub async fn run(common: &Common, args: Up) -> anyhow::Result<()> {
     // All ports before the first server, so that a port in use leaves nothing half started.
     let listeners = (0..=count).map(|i| servers::listen(port(args.port, i)?)).collect::<anyhow::Result<Vec<_>>>()?;
     let ports = listeners.iter().map(|l| Ok(l.local_addr()?.port())).collect::<anyhow::Result<Vec<_>>>()?;
-    let greeting = Running { dir: dir.clone(), ports, json: common.json }.greeting();
+    let greeting = Running { dir: dir.clone(), ports, tokens: args.tokens.is_some(), json: common.json }.greeting();
     let mut listeners = listeners.into_iter();
     let servers = Servers {
         dir,
@@ -48,6 +48,8 @@ struct Running {
     dir: PathBuf,
     /// The master's, then the volumes'.
     ports: Vec<u16>,
+    /// Whether clients need one.
+    tokens: bool,
     json: bool,
 }
 
@@ -103,10 +105,11 @@ impl Running {
                 format!("volumes at ports {}", ports.join(", "))
             }
         };
+        let with = if self.tokens { ", each with -H 'Authorization: Bearer TOKEN'" } else { "" };
         format!(
             "kvDB is up: the master at {url}, {volumes}, data in {}. Ctrl-C stops it.
 
-Try:
+Try{with}:
   curl -L -X POST -d examplevalue {at}/examplekey       store a value under a new key
   curl -L {at}/examplekey                               read it
   curl -L -T FILE {at}/big                              store a file, replacing what was there
@@ -123,7 +126,7 @@ mod tests {
     use super::*;
 
     fn up(ports: &[u16]) -> Running {
-        Running { dir: "/srv/x".into(), ports: ports.to_vec(), json: false }
+        Running { dir: "/srv/x".into(), ports: ports.to_vec(), tokens: false, json: false }
     }
 
     #[test]
@@ -132,7 +135,8 @@ mod tests {
         for part in ["http://localhost:4000", "ports 4001, 4002", "/srv/x", "-X POST", "?list", "-X DELETE"] {
             assert!(text.contains(part), "{part}");
         }
-        assert!(!text.contains("3000"));
+        assert!(!text.contains("3000") && !text.contains("Bearer"));
+        assert!(Running { tokens: true, ..up(&[4000, 4001]) }.greeting().contains("Try, each with -H 'Authorization: Bearer TOKEN':"));
         assert!(up(&[4000, 7]).greeting().contains("a volume at port 7"));
     }
 

@@ -1,5 +1,6 @@
 //! FlatDB: `/get`, `/getrange`, `/put` and `/delete`, all of them GETs, on keys and values that are UTF-8 text.
 
+use crate::access::challenged;
 use crate::batch::{Action, MAX_OPERATIONS, Operation};
 use crate::catalog::ListQuery;
 use crate::front::form::{self, Pair};
@@ -28,6 +29,12 @@ pub(crate) struct FlatDb {
 
 impl kvdb_server::Service for FlatDb {
     async fn call(&self, request: Request, cx: RequestContext) -> Result<Response, Problem> {
+        challenged(self.answer(request, cx).await)
+    }
+}
+
+impl FlatDb {
+    async fn answer(&self, request: Request, cx: RequestContext) -> Result<Response, Problem> {
         let path = request.uri().path();
         let (reads, allowed) = match path {
             "/get" | "/getrange" => (true, "GET, HEAD"),

@@ -1,5 +1,6 @@
 //! kvs: `GET /?k=KEY` reads, `GET /?k=A,B,C` reads the one written last, `POST /` stores the pairs of a form.
 
+use crate::access::{Leave, challenged};
 use crate::batch::{self, MAX_OPERATIONS, Operation};
 use crate::front::form::{self, Pair};
 use crate::front::{authorise, multipart, not_allowed, page, puts};
@@ -52,20 +53,7 @@ impl Kvs {
 
 impl kvdb_server::Service for Kvs {
     async fn call(&self, request: Request, cx: RequestContext) -> Result<Response, Problem> {
-        if request.uri().path() != "/" {
-            return Err(Problem::new(ErrorCode::NotFound, "kvs has one path: /"));
-        }
-        match *request.method() {
-            Method::GET | Method::HEAD => {
-                let pairs = form::parse(request.uri().query().unwrap_or_default().as_bytes(), MAX_OPERATIONS)?;
-                match pairs.iter().find(|(name, _)| name == b"k") {
-                    Some((_, names)) => Box::pin(self.read(request.headers(), names)).await,
-                    None => Ok(page::index(request.headers())),
-                }
-            }
-            Method::POST => Box::pin(self.store(request, &cx)).await,
-            _ => Ok(not_allowed("GET, HEAD, POST", &cx)),
-        }
+        challenged(self.answer(request, cx).await)
     }
 }
 
@@ -82,15 +70,33 @@ fn keys_of(names: &[u8]) -> Result<Vec<Key>, Problem> {
 }
 
 impl Kvs {
+    async fn answer(&self, request: Request, cx: RequestContext) -> Result<Response, Problem> {
+        if request.uri().path() != "/" {
+            return Err(Problem::new(ErrorCode::NotFound, "kvs has one path: /"));
+        }
+        match *request.method() {
+            Method::GET | Method::HEAD => {
+                let pairs = form::parse(request.uri().query().unwrap_or_default().as_bytes(), MAX_OPERATIONS)?;
+                match pairs.iter().find(|(name, _)| name == b"k") {
+                    Some((_, names)) => Box::pin(self.read(request.headers(), names)).await,
+                    None => Ok(page::index(request.headers())),
+                }
+            }
+            Method::POST => Box::pin(self.store(request, &cx)).await,
+            _ => Ok(not_allowed("GET, HEAD, POST", &cx)),
+        }
+    }
+
     async fn read(&self, headers: &HeaderMap, names: &[u8]) -> Result<Response, Problem> {
         let (node, keys) = (&self.node, keys_of(names)?);
         let public = |key: &Key| self.public.as_ref().is_some_and(|prefix| key.as_bytes().starts_with(prefix));
         authorise(node, headers, Right::Read, keys.iter().filter(|key| !public(key)).map(Key::as_bytes))?;
-        let question = several::question(&keys)?;
+        several::question(&keys)?;
         for _ in 0..MAX_LOOKS {
             let (key, record) = several::newest_of(node, &keys).await?.ok_or_else(several::nothing)?;
             if record.len > MAX_VALUES_PAGE_BYTES {
-                return several::to_newest(node, &at_master(node, headers)?, &question, (key, record), &Query::default());
+                let at_master = at_master(node, headers)?;
+                return several::to_newest(node, &at_master, &keys, (key, record), &Query::default(), &Leave::of_all(node));
             }
             // If the key has another value by now, that one was the newest meanwhile; if it has none, it is looked for again.
             let mut page = values::of_keys(node, &[key], MAX_VALUES_PAGE_BYTES).await?;

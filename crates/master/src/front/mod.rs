@@ -11,6 +11,7 @@ mod kvs;
 pub mod multipart;
 mod page;
 
+use crate::access;
 use crate::batch::{self, Action, Operation};
 use crate::config::Config;
 use crate::node::Node;
@@ -122,18 +123,11 @@ pub(crate) fn check(fronts: &[Front], config: &Config) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The token of a request.
-fn bearer(headers: &HeaderMap) -> Result<Option<&str>, Problem> {
-    let Some(given) = headers.get(header::AUTHORIZATION) else { return Ok(None) };
-    let parts = given.to_str().ok().and_then(|v| v.split_once(' ')).filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
-    let token = parts.map(|(_, token)| Some(token.trim()));
-    token.ok_or_else(|| Problem::new(ErrorCode::Unauthorized, "the Authorization is not understood; send `Bearer <token>`"))
-}
-
 /// Whether the bearer of a request may do this with all of these keys: 401 or 403 if not.
 fn authorise<'a>(node: &Node, headers: &HeaderMap, right: Right, keys: impl IntoIterator<Item = &'a [u8]>) -> Result<(), Problem> {
-    let token = bearer(headers)?;
-    keys.into_iter().try_for_each(|key| node.may(token, right, key))
+    let rights: Vec<_> = keys.into_iter().map(|key| (right, key)).collect();
+    // No key, no right that is needed.
+    if rights.is_empty() { Ok(()) } else { access::by_token(node, headers, &rights).map(drop) }
 }
 
 fn not_allowed(allowed: &'static str, cx: &RequestContext) -> Response {

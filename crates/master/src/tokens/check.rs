@@ -1,18 +1,14 @@
 //! Whether a token may do something.
 
 use super::file::{Right, TokensFile};
+use kvdb_protocol::signed_url::TokenId;
 use kvdb_protocol::{ErrorCode, Problem, Token};
 use std::collections::HashMap;
-
-/// So much of a hash finds its token; the whole is then compared in constant time.
-const ID_BYTES: usize = 8;
-
-/// The first bytes of a token's hash, by which it can be named to anybody.
-pub type TokenId = [u8; ID_BYTES];
 
 /// All tokens that are known.
 #[derive(Debug, Default)]
 pub struct Tokens {
+    /// The first bytes of a hash find its token; the whole is then compared in constant time.
     by_id: HashMap<TokenId, Holder>,
 }
 
@@ -69,6 +65,12 @@ impl Holder {
     /// By what it can be named to anybody.
     pub fn id(&self) -> TokenId {
         id(&self.hash)
+    }
+
+    /// Whether it may write or delete any key at all.
+    pub fn may_change_something(&self) -> bool {
+        let changes = |right: &Right| matches!(right, Right::Write | Right::Delete | Right::Admin);
+        self.grants.iter().any(|(_, rights)| rights.iter().any(changes))
     }
 
     /// Whether it has this right; 403 where it has not.
@@ -159,6 +161,6 @@ mod tests {
         let tokens = tokens();
         let holder = tokens.holder(Some(token(1).expose())).unwrap();
         assert_eq!(tokens.by_id(&holder.id()).unwrap().name(), "t1");
-        assert!(tokens.by_id(&[0; ID_BYTES]).is_none());
+        assert!(tokens.by_id(&TokenId::default()).is_none());
     }
 }

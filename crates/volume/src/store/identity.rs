@@ -1,6 +1,7 @@
 //! Who the volume is: `kvdb-volume.json` and `secret`.
 
 use super::error::{OpenError, StoreError};
+use super::{Owner, Store};
 use crate::disk::{self, Context as _, DiskError, Op};
 use crate::format::FORMAT;
 use kvdb_protocol::{ClusterId, ClusterSecret, VolumeId};
@@ -28,6 +29,9 @@ pub struct Identity {
     pub volume: VolumeId,
     /// Its cluster; none before it is adopted.
     pub cluster: Option<ClusterId>,
+    /// Whether clients' reads need a ticket; absent where an older program wrote it.
+    #[serde(default)]
+    pub reads_need_tickets: bool,
 }
 
 /// What is read for its format before anything else is believed.
@@ -66,7 +70,7 @@ impl Identity {
         if let Some(found) = foreign {
             return Err(OpenError::NotOurs { path: dir.to_path_buf(), found: found.name.to_string_lossy().into_owned() });
         }
-        let identity = Self { format: FORMAT, volume: VolumeId::random(), cluster: None };
+        let identity = Self { format: FORMAT, volume: VolumeId::random(), cluster: None, reads_need_tickets: false };
         identity.write(dir)?;
         Ok(identity)
     }
@@ -77,6 +81,53 @@ impl Identity {
         let mut text = serde_json::to_vec_pretty(self).map_err(std::io::Error::from).at(Op::Write, &path)?;
         text.push(b'\n');
         disk::replace_file(&path, &text, IDENTITY_MODE)
+    }
+}
+
+impl Store {
+    /// Makes it a cluster's, durably. Doing so again is fine; a secret then takes the place of the one kept.
+    ///
+    /// # Errors
+    /// It belongs to another cluster, or that cannot be written.
+    pub fn adopt(&self, cluster: ClusterId, secret: Option<&ClusterSecret>) -> Result<(), StoreError> {
+        let dir = &self.inner.options.dir;
+        let mut owner = self.inner.owner();
+        if let Some(own) = owner.cluster.filter(|own| *own != cluster) {
+            return Err(StoreError::OtherCluster { owner: own, asked: cluster });
+        }
+        // The secret first: a volume that has a cluster must not lack it.
+        if let Some(secret) = secret.filter(|s| owner.secret.as_ref() != Some(s)) {
+            write_secret(dir, secret)?;
+            owner.secret = Some(secret.clone());
+        }
+        if owner.cluster.is_none() {
+            self.identity(&Owner { cluster: Some(cluster), ..owner.clone() }).write(dir)?;
+            owner.cluster = Some(cluster);
+        }
+        Ok(())
+    }
+
+    /// Whether clients' reads need a ticket, as it was kept last.
+    pub fn reads_need_tickets(&self) -> bool {
+        self.inner.owner().reads_need_tickets
+    }
+
+    /// Keeps whether clients' reads need a ticket, durably.
+    ///
+    /// # Errors
+    /// That cannot be written.
+    pub fn keep_reads_need_tickets(&self, needed: bool) -> Result<(), StoreError> {
+        let mut owner = self.inner.owner();
+        if owner.reads_need_tickets != needed {
+            self.identity(&Owner { reads_need_tickets: needed, ..owner.clone() }).write(&self.inner.options.dir)?;
+            owner.reads_need_tickets = needed;
+        }
+        Ok(())
+    }
+
+    fn identity(&self, owner: &Owner) -> Identity {
+        let Owner { cluster, reads_need_tickets, .. } = *owner;
+        Identity { format: FORMAT, volume: self.inner.volume, cluster, reads_need_tickets }
     }
 }
 

@@ -27,7 +27,6 @@ use crate::format::record::{Place, Record, ValueRecord};
 use crate::index::{Aside, Index, IndexError, Outcome};
 use at_hand::AtHand;
 use dirs::BlobDirs;
-use identity::Identity;
 use kvdb_protocol::lab::{self, Bug};
 use kvdb_protocol::limits::MAX_INLINE_VALUE_BYTES;
 use kvdb_protocol::message::{BadCopy, Entry, ReclaimItem, SettleItem};
@@ -162,9 +161,11 @@ struct Inner {
     _lock: OwnedFd,
 }
 
+#[derive(Clone)]
 struct Owner {
     cluster: Option<ClusterId>,
     secret: Option<ClusterSecret>,
+    reads_need_tickets: bool,
 }
 
 impl Store {
@@ -189,29 +190,6 @@ impl Store {
     /// The secret that was handed over when it was adopted.
     pub fn secret(&self) -> Option<ClusterSecret> {
         self.inner.owner().secret.clone()
-    }
-
-    /// Makes it a cluster's, durably. Doing so again is fine; a secret then takes the place of the one kept.
-    ///
-    /// # Errors
-    /// It belongs to another cluster, or that cannot be written.
-    pub fn adopt(&self, cluster: ClusterId, secret: Option<&ClusterSecret>) -> Result<(), StoreError> {
-        let inner = &self.inner;
-        let mut owner = inner.owner();
-        if let Some(own) = owner.cluster.filter(|own| *own != cluster) {
-            return Err(StoreError::OtherCluster { owner: own, asked: cluster });
-        }
-        // The secret first: a volume that has a cluster must not lack it.
-        if let Some(secret) = secret.filter(|s| owner.secret.as_ref() != Some(s)) {
-            identity::write_secret(&inner.options.dir, secret)?;
-            owner.secret = Some(secret.clone());
-        }
-        if owner.cluster.is_none() {
-            let identity = Identity { format: crate::format::FORMAT, volume: inner.volume, cluster: Some(cluster) };
-            identity.write(&inner.options.dir)?;
-            owner.cluster = Some(cluster);
-        }
-        Ok(())
     }
 
     /// Begins a value, and reserves room: all of it where its length is known.

@@ -58,7 +58,7 @@ pub(super) fn open(mut options: StoreOptions) -> Result<Inner, OpenError> {
         buffers: Arc::new(BufferPool::default()),
         quarantined: AtomicU64::new(quarantined),
         temporary: AtomicU64::new(0),
-        owner: Mutex::new(Owner { cluster: identity.cluster, secret }),
+        owner: Mutex::new(Owner { cluster: identity.cluster, secret, reads_need_tickets: identity.reads_need_tickets }),
         stopped: Mutex::new(None),
         volume: identity.volume,
         tmp,

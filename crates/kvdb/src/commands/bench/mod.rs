@@ -33,7 +33,7 @@ impl Drop for StopOnDrop {
 
 /// Does the operations, and says how fast each was.
 pub async fn run(common: &Common, args: Bench) -> anyhow::Result<()> {
-    let base = Base::parse(args.base.as_deref().unwrap_or(&common.master), common.token.clone()).context("the server to measure")?;
+    let base = Base::parse(args.base.as_deref().unwrap_or(&common.master), common.token()?).context("the server to measure")?;
     let operations = match &args.operations[..] {
         [] => vec![Operation::Put, Operation::Get, Operation::Delete],
         some => some.to_vec(),
