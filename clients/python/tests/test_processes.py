@@ -14,6 +14,7 @@ from typing import Dict, List
 import pytest
 
 import kvdb
+from kvdb.server import find_program
 
 from conftest import Cluster
 from test_calls import MIB, made
@@ -212,3 +213,37 @@ def test_a_token_goes_to_the_master_and_to_nobody_else(plain: kvdb.Store[bytes],
     assert store.get("a") == b"1"
     assert set(sent.pop(plain.url)) == {"Bearer secret-token"}
     assert sent and all(set(values) == {""} for values in sent.values())
+
+
+def test_a_cluster_with_tokens_permits_what_the_token_may(cluster: Cluster, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "tokens.json"
+
+    def made_token(name: str, rights: str) -> str:
+        command = [find_program(None), "token", "new", name, "--right", rights, "--file", str(file), "--quiet"]
+        return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.strip()
+
+    owner, reader = made_token("owner", "admin"), made_token("reader", "read,list:a/")
+    cluster.kill(0)
+    cluster.start(0, "--tokens", str(file))
+    cluster.wait()
+    store = kvdb.Store.connect(cluster.url, token=owner, profile=kvdb.PLAIN)
+    large = os.urandom(3 * MIB)
+    store.put("a/large", large)
+    store.put("b", b"1", ttl=60)
+    assert store.get("a/large") == large and sorted(store.list()) == ["a/large", "b"]
+    narrow = kvdb.Store.connect(cluster.url, token=reader, profile=kvdb.PLAIN)
+    assert narrow.get("a/large") == large
+    for refused in (
+        lambda: narrow.get("b"),
+        lambda: narrow.put("a/new", b""),
+        lambda: narrow.delete("a/large"),
+        lambda: kvdb.Store.connect(cluster.url, profile=kvdb.PLAIN).get("b"),
+    ):
+        with pytest.raises(kvdb.Forbidden):
+            refused()
+    store.delete_all()
+    assert list(store.list()) == []
+    # The server of a directory is for its own process, which has no token, whatever the environment says of clusters.
+    monkeypatch.setenv("KVDB_TOKENS", str(file))
+    with kvdb.Store.open(tmp_path / "own", profile=kvdb.PLAIN) as own:
+        own.put("a", b"1")
