@@ -120,6 +120,12 @@ bugs! {
     RebuildIgnoresDeletes = "rebuild-ignores-deletes",
     /// A volume that says nothing counts as up.
     SilentVolumeUp = "silent-volume-up",
+    /// What is put into a transaction is committed at once.
+    StagedSeen = "staged-seen",
+    /// A value in an open transaction is told to be dropped when its ticket's time is over.
+    StagedDropped = "staged-dropped",
+    /// Copies of what a transaction that was given up or expired holds are not removed.
+    StagedKept = "staged-kept",
 }
 
 /// Whether this bug is active.

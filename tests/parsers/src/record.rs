@@ -64,7 +64,7 @@ pub(crate) fn seeds() -> Vec<Vec<u8>> {
     };
     let entry = |n: usize| entry_key(&sample::keys()[n], sample::version());
     vec![
-        chosen(&[4, 0], bad_row(&value, "its hash")),
+        chosen(&[4, 0], bad_row(told_from(&value), "its hash")),
         chosen(&[0, 20], Record::Value(value).encode().unwrap()),
         chosen(&[0, 3], Record::Value(file).encode().unwrap()),
         chosen(&[0, 0], Record::Tombstone(Deleted { seq: 9, time: sample::NOW }).encode().unwrap()),

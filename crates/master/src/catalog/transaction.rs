@@ -18,6 +18,7 @@ use super::expiry::Swept;
 use super::keyspace;
 use super::record::{Decision, ReclaimEntry, decode, encode};
 use super::view::{DECISION_EPOCH, View, epoch};
+use kvdb_protocol::lab::{self, Bug};
 use kvdb_protocol::message::{CommitAnswer, Committed, Standing};
 use kvdb_protocol::{Condition, ContentHash, ErrorCode, Key, Problem, TxnId, UnixMillis, VersionId, VolumeId};
 use serde::{Deserialize, Serialize};
@@ -206,6 +207,9 @@ pub(super) fn stage(view: &mut View<'_>, now: &Now, id: TxnId, member: &Member) 
         if let Some(problem) = now.too_late(put.version, put.commit_by) {
             return Ok(CommitAnswer::Refused(problem));
         }
+        if lab::has(Bug::StagedSeen) {
+            return decide::put(view, now, put);
+        }
     }
     now.require(if matches!(member, Member::Put(_)) { now.room.for_put } else { now.room.for_delete })?;
     let old = before.as_ref().map_or(0, |b| b.written);
@@ -271,7 +275,7 @@ fn give_up(view: &mut View<'_>, now: &Now, key: &Key, entry: &StagedEntry) -> Re
 
 fn unwanted(view: &mut View<'_>, key: &Key, version: VersionId, replicas: &[VolumeId]) -> Result<(), CatalogError> {
     let entry = ReclaimEntry { key: key.clone(), deleted: None, committed: None };
-    replicas.iter().try_for_each(|volume| view.add_reclaim(*volume, version, &entry))
+    replicas.iter().filter(|_| !lab::has(Bug::StagedKept)).try_for_each(|volume| view.add_reclaim(*volume, version, &entry))
 }
 
 /// What a transaction's commit is remembered by.
@@ -384,7 +388,7 @@ fn malformed() -> CatalogError {
 /// Whether a version that nothing was decided about is staged in a transaction that is open. If not, it never will be committed once the
 /// time for staging it is over.
 pub(super) fn is_waiting(view: &View<'_>, now: &Now, version: VersionId) -> Result<bool, CatalogError> {
-    let Some(id) = view.get(&keyspace::staged_in(version))? else { return Ok(false) };
+    let Some(id) = view.get(&keyspace::staged_in(version))?.filter(|_| !lab::has(Bug::StagedDropped)) else { return Ok(false) };
     let id = id.try_into().map(TxnId::from_bytes).map_err(|_| malformed())?;
     Ok(entry(view, id)?.is_some_and(|e| e.is_open(now.time)))
 }

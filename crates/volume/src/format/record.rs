@@ -177,11 +177,15 @@ pub fn parse_time_list_key(bytes: &[u8]) -> Result<(UnixMillis, &[u8]), FormatEr
     Ok((UnixMillis(u64::from_be_bytes(*time)), entry))
 }
 
-/// A row of the list of bad copies: from when on the master is to be told, and what is wrong. Of a version that may
-/// still be committed the master is told later: before, it would not know what the volume speaks of.
-pub fn bad_row(record: &ValueRecord, why: &str) -> Vec<u8> {
-    let not_before = if record.seq.is_some() { 0 } else { record.commit_by.0 };
-    [&not_before.to_be_bytes(), why.as_bytes()].concat()
+/// From when on the master is to be told of a bad copy. Of a version that may still be committed it is told later: before, it would
+/// not know what the volume speaks of.
+pub fn told_from(record: &ValueRecord) -> UnixMillis {
+    if record.seq.is_some() { UnixMillis(0) } else { record.commit_by }
+}
+
+/// A row of the list of bad copies: from when on the master is to be told, and what is wrong.
+pub fn bad_row(not_before: UnixMillis, why: &str) -> Vec<u8> {
+    [&not_before.0.to_be_bytes(), why.as_bytes()].concat()
 }
 
 /// Reads a row of the list of bad copies back.

@@ -7,7 +7,8 @@ use super::tables::{Counters, Table, Tables};
 use super::{Aside, IndexError, IndexOptions, tombstone_cutoff};
 use crate::disk;
 use crate::format::record::{
-    Place, Record, ValueRecord, bad_row, blob_list_key, entry_key, parse_entry_key, parse_time_list_key, time_list_key,
+    Place, Record, ValueRecord, bad_row, blob_list_key, entry_key, parse_bad_row, parse_entry_key, parse_time_list_key, time_list_key,
+    told_from,
 };
 use fjall::{OwnedWriteBatch, PersistMode};
 use kvdb_protocol::lab::{self, Bug};
@@ -286,7 +287,7 @@ impl Batch<'_> {
 
     fn commit(&mut self, key: &Key, version: VersionId, seq: u64) -> Result<Outcome, IndexError> {
         let k = entry_key(key, version);
-        let Some(Record::Value(mut record)) = self.current(&k)? else { return Ok(Outcome::Absent) };
+        let Some(Record::Value(mut record)) = self.current(&k)? else { return self.tell_of_bad(k, UnixMillis(0)) };
         if record.seq.is_none() {
             self.delete(Table::Prepared, time_list_key(record.commit_by, &k));
         }
@@ -300,7 +301,7 @@ impl Batch<'_> {
     fn extend(&mut self, key: &Key, version: VersionId, commit_by: UnixMillis) -> Result<Outcome, IndexError> {
         let k = entry_key(key, version);
         let Some(Record::Value(mut record)) = self.current(&k)?.filter(|r| matches!(r, Record::Value(v) if v.seq.is_none())) else {
-            return Ok(Outcome::Absent);
+            return self.tell_of_bad(k, commit_by);
         };
         self.delete(Table::Prepared, time_list_key(record.commit_by, &k));
         self.insert(Table::Prepared, time_list_key(commit_by, &k), Vec::new());
@@ -347,11 +348,20 @@ impl Batch<'_> {
         for Aside { key, version, why } in copies {
             let k = entry_key(&key, version);
             if let Some(Record::Value(record)) = self.current(&k)? {
-                self.insert(Table::Bad, k, bad_row(&record, &why));
+                self.insert(Table::Bad, k, bad_row(told_from(&record), &why));
                 items.push(ReclaimItem { key, version, deleted: None });
             }
         }
         self.remove(items)
+    }
+
+    /// A version is not here. If it was put aside while its outcome was open, the master is to be told from then on, when it knows it.
+    fn tell_of_bad(&mut self, k: Vec<u8>, not_before: UnixMillis) -> Result<Outcome, IndexError> {
+        if let Some(row) = self.tables.bad.get(&k)? {
+            let (_, why) = parse_bad_row(&row)?;
+            self.insert(Table::Bad, k, bad_row(not_before, &why));
+        }
+        Ok(Outcome::Absent)
     }
 
     fn current(&self, k: &[u8]) -> Result<Option<Record>, IndexError> {

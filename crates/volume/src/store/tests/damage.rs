@@ -122,6 +122,25 @@ fn a_copy_in_quarantine_is_kept_and_never_served_again() {
 }
 
 #[test]
+fn the_master_is_told_of_a_bad_copy_of_a_staged_value_as_soon_as_that_is_committed() {
+    let volume = Volume::new();
+    let store = volume.open();
+    let v = new_value("s", 2, None);
+    put(&store, &v, &content(50));
+    assert!(store.quarantine(&v.key, v.version, "a test").unwrap());
+    assert_eq!(store.bad_copies(v.commit_by, 10).unwrap().len(), 1);
+    let ends = UnixMillis(v.commit_by.0 + 1_000);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    runtime.block_on(store.note_staged(v.key.clone(), v.version, ends)).unwrap();
+    drop(store);
+    let store = volume.open();
+    let at = |time: u64| store.bad_copies(UnixMillis(time), 10).unwrap().len();
+    assert_eq!((at(ends.0 - 1), at(ends.0)), (0, 1), "until then it may not know it");
+    assert!(!store.mark_committed(&v.key, v.version, 7).unwrap());
+    assert_eq!((at(0), store.status().quarantined), (1, 1));
+}
+
+#[test]
 fn the_master_is_to_be_told_of_bad_copies_until_it_knows_whatever_is_restarted() {
     let (volume, large, _) = with_value();
     let store = volume.open();
