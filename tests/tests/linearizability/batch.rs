@@ -17,14 +17,14 @@ use std::time::{Duration, Instant};
 const MEMBERS: usize = 3;
 /// Their numbers in contents begin here.
 const FIRST: usize = 100;
-const PAUSE: Duration = Duration::from_millis(50);
+pub const PAUSE: Duration = Duration::from_millis(50);
 
 fn member(i: usize) -> String {
     format!("linear/group-{i}")
 }
 
 /// What became of a batch.
-enum Outcome {
+pub enum Outcome {
     /// What the answer says of each key.
     Done(Vec<Json>),
     /// Nothing was changed: these keys' preconditions did not hold.
@@ -36,9 +36,9 @@ enum Outcome {
 }
 
 /// One key's part.
-struct Part {
+pub struct Part {
     call: Call,
-    operation: Json,
+    pub operation: Json,
 }
 
 impl Client {
@@ -91,7 +91,7 @@ impl Client {
         let parts: Vec<Part> = (0..MEMBERS).map(|i| self.part(FIRST + i, &member(i), value, deletes, condition, shared)).collect();
         let call = parts[0].call;
         let from = shared.group.now();
-        let outcome = self.send_batch(&parts, value, master);
+        let outcome = self.send_all(&parts, value, master);
         let told = match &outcome {
             Outcome::Done(results) => {
                 let statuses: Vec<u64> = results.iter().map(|r| r["status"].as_u64().unwrap()).collect();
@@ -128,7 +128,7 @@ impl Client {
             self.part(key, &target(key)[1..], value, deletes, condition, shared)
         });
         let from = shared.histories[first as usize].now();
-        let outcome = self.send_batch(&parts, value, master);
+        let outcome = self.send_all(&parts, value, master);
         for (i, (part, key)) in parts.iter().zip(both).enumerate() {
             let told = match &outcome {
                 Outcome::Done(results) => {
@@ -162,6 +162,11 @@ impl Client {
         Part { call: if deletes { Call::Delete(condition) } else { Call::Write(value, condition) }, operation }
     }
 
+    /// As a batch, or now and then as a transaction.
+    fn send_all(&mut self, parts: &[Part], number: u64, master: &str) -> Outcome {
+        if self.random.below(3) == 0 { self.send_transaction(parts, master) } else { self.send_batch(parts, number, master) }
+    }
+
     fn send_batch(&mut self, parts: &[Part], number: u64, master: &str) -> Outcome {
         let document = json!({ "operations": parts.iter().map(|p| &p.operation).collect::<Vec<_>>() }).to_string();
         let named = self.random.below(16) != 0;
@@ -178,10 +183,7 @@ impl Client {
             };
             match answer {
                 Some(answer) if answer.status == 200 => return self.done(&request, answer, named, master),
-                Some(answer) if answer.status == 412 => {
-                    let keys = answer.json()["keys"].as_array().expect("a refusal names keys").clone();
-                    return Outcome::Refused(keys.iter().map(|k| k.as_str().unwrap().to_string()).collect());
-                }
+                Some(answer) if answer.status == 412 => return Outcome::Refused(blamed(&answer)),
                 Some(answer) if answer.status != 504 && !lost => return Outcome::Failed(Some(answer)),
                 _ if !named => return Outcome::Unknown,
                 _ => lost = true,
@@ -217,6 +219,12 @@ impl Client {
         }
         matches!(outcome, Outcome::Done(_) | Outcome::Refused(_))
     }
+}
+
+/// The keys that a refusal names.
+pub fn blamed(answer: &Http) -> Vec<String> {
+    let keys = answer.json()["keys"].as_array().expect("a refusal names keys").clone();
+    keys.iter().map(|k| k.as_str().unwrap().to_string()).collect()
 }
 
 /// What a result of a batch says of a call.

@@ -1,5 +1,5 @@
 //! Many clients over few keys, while a nemesis kills, stops and cuts: what they saw of each key must be linearizable, and so must what
-//! they saw of some keys that batches write together.
+//! they saw of some keys that batches and transactions write together.
 //!
 //! `KVDB_LINEAR_SECONDS` is how long the load runs (default 20), `KVDB_LINEAR_SEED` makes the same choices again.
 
@@ -12,6 +12,7 @@ mod content;
 mod nemesis;
 mod network;
 mod tally;
+mod transaction;
 mod write;
 
 use client::{Client, Shared};
@@ -74,7 +75,10 @@ fn what_clients_see_under_kills_stops_and_cuts_is_linearizable() {
         tally.unknown_percent(),
         since.elapsed()
     );
-    assert!(tally.writes() > 100 && tally.reads > 100 && tally.batches > 20, "hardly anything was done: {tally:?}");
+    assert!(
+        tally.writes() > 100 && tally.reads > 100 && tally.batches > 20 && tally.transactions > 5,
+        "hardly anything was done: {tally:?}"
+    );
     assert!(tally.unknown_percent() < 1.0, "too many writes of unknown outcome: {tally:?}");
     network.take_proxies_out();
     println!("settled after {:?}", until_settled(&network.cluster));

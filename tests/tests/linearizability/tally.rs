@@ -8,9 +8,11 @@ pub struct Tally {
     pub reads: u64,
     pub failed_reads: u64,
     pub acknowledged: u64,
-    /// Of these, batches.
+    /// Of these, batches and transactions.
     pub batches: u64,
-    /// Batches that were told of again.
+    /// Of these, transactions.
+    pub transactions: u64,
+    /// Batches and transactions that were told of again.
     pub repeated: u64,
     /// Conditions that did not hold, and deletes that found nothing.
     pub refused: u64,
@@ -48,6 +50,7 @@ impl Tally {
         self.failed_reads += other.failed_reads;
         self.acknowledged += other.acknowledged;
         self.batches += other.batches;
+        self.transactions += other.transactions;
         self.repeated += other.repeated;
         self.refused += other.refused;
         self.found_committed += other.found_committed;
