@@ -22,8 +22,8 @@ enum ToDisk {
 
 /// The copy that is being written here. Dropped before it is finished, it leaves nothing.
 pub(crate) enum LocalCopy {
-    /// Small, and kept in memory until it goes into the index.
-    Small(Box<Staged>),
+    /// Of a buffer at most, and kept in memory until it is complete.
+    Memory(Box<Staged>),
     /// Written by a thread of its own.
     Thread(CopyThread),
 }
@@ -36,8 +36,8 @@ pub(crate) struct CopyThread {
 impl LocalCopy {
     /// Reserves space.
     pub async fn begin(node: &Node, value: NewValue) -> Result<Self, Problem> {
-        match node.store.begin_small(&value) {
-            Some(begun) => begun.map(|staged| Self::Small(Box::new(staged))).map_err(|e| e.to_problem()),
+        match node.store.begin_in_memory(&value) {
+            Some(begun) => begun.map(|staged| Self::Memory(Box::new(staged))).map_err(|e| e.to_problem()),
             None => CopyThread::begin(node, value).await.map(Self::Thread),
         }
     }
@@ -45,7 +45,7 @@ impl LocalCopy {
     /// Takes bytes; waits while the disk is slower than the sender.
     pub async fn write(&mut self, bytes: Bytes) -> Result<(), Problem> {
         match self {
-            Self::Small(staged) => staged.write(&bytes).map_err(|e| e.to_problem()),
+            Self::Memory(staged) => staged.write(&bytes).map_err(|e| e.to_problem()),
             Self::Thread(thread) => thread.write(bytes).await,
         }
     }
@@ -53,7 +53,7 @@ impl LocalCopy {
     /// Makes it durable, as prepared.
     pub async fn finish(self) -> Result<Prepared, Problem> {
         match self {
-            Self::Small(staged) => staged.finish_in_task().await.map_err(|e| e.to_problem()),
+            Self::Memory(staged) => staged.finish_in_task().await.map_err(|e| e.to_problem()),
             Self::Thread(thread) => thread.finish().await,
         }
     }

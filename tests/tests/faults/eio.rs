@@ -9,9 +9,11 @@ use kvdb_tests::{Request, eventually};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
-/// In the index, and in a file.
+/// In the index.
 const SMALL: usize = 1000;
-const LARGE: usize = 600_000;
+/// Gathered in memory until it is complete; a larger one goes to its file as it comes.
+const MEDIUM: usize = 600_000;
+const LARGE: usize = 1_600_000;
 
 /// Files on which a call fails.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -66,6 +68,7 @@ fn a_volume_whose_file_operations_fail_gives_true_answers_and_loses_nothing() {
     let mut world = World::new(short_tickets(2).start());
     for i in 0..3 {
         world.must_put(&format!("/small-{i}"), SMALL);
+        world.must_put(&format!("/medium-{i}"), MEDIUM);
         world.must_put(&format!("/large-{i}"), LARGE);
     }
     for (case, (calls, on, stops)) in OF_VOLUME.into_iter().enumerate() {
@@ -77,8 +80,10 @@ fn a_volume_whose_file_operations_fail_gives_true_answers_and_loses_nothing() {
         }
         let ended = [
             world.put("/large-0", LARGE),
+            world.put("/medium-0", MEDIUM),
             world.put("/small-0", SMALL),
             world.put(&format!("/large-new-{case}"), LARGE),
+            world.put(&format!("/medium-new-{case}"), MEDIUM),
             world.put(&format!("/small-new-{case}"), SMALL),
         ];
         world.check(false);

@@ -8,7 +8,8 @@ use kvdb_tests::{Request, eventually};
 use rustix::process::Signal;
 use std::time::{Duration, Instant};
 
-const LEN: usize = 900_000;
+/// Large enough to go to its file as it comes.
+const LEN: usize = 3 << 20;
 /// More than a ticket lives: two seconds to start, three to commit, fourteen for its bytes at 64 KiB/s.
 const PAST_COMMIT_BY: Duration = Duration::from_secs(20);
 

@@ -6,7 +6,7 @@ mod resident;
 mod walk;
 mod writer;
 
-pub use buffer::{AlignedBuffer, BLOCK_BYTES, BUFFER_BYTES, BufferPool};
+pub use buffer::{AlignedBuffer, BLOCK_BYTES, BUFFER_BYTES, BufferPool, LAST_WRITE_BYTES};
 pub use direct::DiskReader;
 pub use resident::{is_known, is_resident, no_read_ahead};
 pub use walk::{blob_dirs, blob_path, list, list_blobs};
@@ -301,6 +301,16 @@ pub struct Room {
 pub fn room(path: &Path) -> Result<Room, DiskError> {
     let s = rustix::fs::statvfs(path).at(Op::Stat, path)?;
     Ok(Room { total: s.f_blocks.saturating_mul(s.f_frsize), available: s.f_bavail.saturating_mul(s.f_frsize) })
+}
+
+/// Fails as making a file would where the file system of `path` has no inode left for one.
+///
+/// # Errors
+/// There is none left, or the path is gone.
+pub fn room_for_a_file(path: &Path) -> Result<(), DiskError> {
+    let s = rustix::fs::statvfs(path).at(Op::Stat, path)?;
+    // Some file systems do not count them, and say 0 of 0.
+    if s.f_files > 0 && s.f_favail == 0 { Err(Errno::NOSPC).at(Op::Create, path) } else { Ok(()) }
 }
 
 /// Makes everything on the file system of `path` durable.

@@ -2,9 +2,9 @@
 
 use super::error::StoreError;
 use super::space::{Reservation, Space};
-use crate::disk::{AlignedBuffer, BLOCK_BYTES, BUFFER_BYTES, BlobWriter, BufferPool};
+use crate::disk::{AlignedBuffer, BLOCK_BYTES, BUFFER_BYTES, BlobWriter, BufferPool, DiskError, LAST_WRITE_BYTES};
 use kvdb_protocol::tree::TreeHasher;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Least and most by which the room of a value of unknown length grows at a time, in bytes.
@@ -13,7 +13,10 @@ const MAX_STEP_BYTES: u64 = 128 << 20;
 
 /// A file with its buffer and its room.
 pub struct FileSink {
-    writer: BlobWriter,
+    path: PathBuf,
+    direct: bool,
+    /// None until it is made.
+    writer: Option<BlobWriter>,
     buffer: AlignedBuffer,
     /// Bytes of the buffer that are neither hashed nor written yet.
     filled: usize,
@@ -36,11 +39,23 @@ impl FileSink {
         space: &Arc<Space>,
         buffers: &Arc<BufferPool>,
     ) -> Result<Self, StoreError> {
-        let promise = space.reserve(room, len)?;
-        let writer = BlobWriter::create(path, direct)?;
-        let mut sink = Self { writer, buffer: buffers.take(), filled: 0, space: Arc::clone(space), promise, room_to: 0, counted: len };
+        let mut sink = Self::gather(path, direct, room, len, space, buffers)?;
         sink.take_room(room)?;
         Ok(sink)
+    }
+
+    /// The same for a value that fits in a buffer, without a call that waits for the disk: the file is made when it is complete.
+    pub fn gather(
+        path: PathBuf,
+        direct: bool,
+        room: u64,
+        len: u64,
+        space: &Arc<Space>,
+        buffers: &Arc<BufferPool>,
+    ) -> Result<Self, StoreError> {
+        let promise = space.reserve(room, len)?;
+        let (buffer, space) = (buffers.take(), Arc::clone(space));
+        Ok(Self { path, direct, writer: None, buffer, filled: 0, space, promise, room_to: 0, counted: len })
     }
 
     /// What waits in the buffer.
@@ -61,32 +76,39 @@ impl FileSink {
                 }
                 self.write()?;
             }
-            bytes = self.fill(bytes);
+            bytes = self.fill(bytes, BUFFER_BYTES);
         }
         Ok(())
     }
 
-    /// Writes what waits and then the footer, and gives the file out to be published, with what is to be kept until it
+    /// Writes what waits with the footer after it, and gives the file out to be published, with what is to be kept until it
     /// is in the index. `content_len` is the length of all content, which is hashed already.
     pub fn end(mut self, content_len: u64, footer: &[u8]) -> Result<(BlobWriter, Reservation), StoreError> {
         self.count(content_len)?;
-        self.ensure_room(content_len + footer.len() as u64)?;
-        let mut rest = footer;
+        let file_len = content_len + footer.len() as u64;
+        // A file that is made now is written at one go, and takes its room with that.
+        if self.writer.is_some() {
+            self.ensure_room(file_len)?;
+        }
+        let mut rest = self.fill(footer, LAST_WRITE_BYTES);
         while !rest.is_empty() {
-            if self.filled == BUFFER_BYTES {
-                self.write()?;
-            }
-            rest = self.fill(rest);
+            self.write()?;
+            rest = self.fill(rest, LAST_WRITE_BYTES);
         }
         self.write()?;
-        debug_assert_eq!(self.writer.written(), content_len + footer.len() as u64);
-        Ok((self.writer, self.promise))
+        let Self { path, direct, writer, promise, .. } = self;
+        let writer = match writer {
+            Some(writer) => writer,
+            None => BlobWriter::create(path, direct)?,
+        };
+        debug_assert_eq!(writer.written(), file_len);
+        Ok((writer, promise))
     }
 
-    /// Copies as much as fits into the buffer; what does not comes back.
-    fn fill<'a>(&mut self, bytes: &'a [u8]) -> &'a [u8] {
-        let (now, rest) = bytes.split_at(bytes.len().min(BUFFER_BYTES - self.filled));
-        self.buffer.bytes_mut()[self.filled..self.filled + now.len()].copy_from_slice(now);
+    /// Copies as much as fits into so much of the buffer; what does not comes back.
+    fn fill<'a>(&mut self, bytes: &'a [u8], size: usize) -> &'a [u8] {
+        let (now, rest) = bytes.split_at(bytes.len().min(size - self.filled));
+        self.buffer.with_room_mut()[self.filled..self.filled + now.len()].copy_from_slice(now);
         self.filled += now.len();
         rest
     }
@@ -94,10 +116,10 @@ impl FileSink {
     /// Writes what is in the buffer and empties it.
     fn write(&mut self) -> Result<(), StoreError> {
         let padded = self.filled.next_multiple_of(BLOCK_BYTES);
-        self.buffer.bytes_mut()[self.filled..padded].fill(0);
-        self.writer.write(&self.buffer.bytes()[..self.filled], &self.buffer.bytes()[..padded])?;
-        self.filled = 0;
-        Ok(())
+        self.buffer.with_room_mut()[self.filled..padded].fill(0);
+        let filled = std::mem::take(&mut self.filled);
+        let writer = writer(&mut self.writer, &self.path, self.direct)?;
+        Ok(writer.write(&self.buffer.with_room()[..filled], &self.buffer.with_room()[..padded])?)
     }
 
     /// Counts `len` bytes of the value against the capacity, or fails.
@@ -122,7 +144,7 @@ impl FileSink {
     /// do that, the promise stands until the file is written.
     fn take_room(&mut self, bytes: u64) -> Result<(), StoreError> {
         let need = bytes.saturating_sub(self.room_to);
-        match self.writer.reserve(bytes) {
+        match writer(&mut self.writer, &self.path, self.direct)?.reserve(bytes) {
             Ok(true) => self.promise.settle(),
             Ok(false) => {}
             Err(e) if e.is_no_space() => {
@@ -133,5 +155,13 @@ impl FileSink {
         }
         self.room_to = bytes;
         Ok(())
+    }
+}
+
+/// The file, made when it is first needed.
+fn writer<'a>(slot: &'a mut Option<BlobWriter>, path: &Path, direct: bool) -> Result<&'a mut BlobWriter, DiskError> {
+    match slot {
+        Some(writer) => Ok(writer),
+        none => Ok(none.insert(BlobWriter::create(path.to_path_buf(), direct)?)),
     }
 }

@@ -1,25 +1,26 @@
 //! Small values: what is done with them where they arrive, as a task, without a thread that may block.
 //!
-//! All that these wait for is the index's thread; only where the disk has to be asked do they take a thread of their own.
+//! All that these wait for is the index's thread; only where the disk has to be asked do they take a thread of their own. Values
+//! that get a file and fit in one buffer are gathered so, too, and take a thread once they are complete.
 
 use super::error::StoreError;
 use super::staged::Staged;
 use super::stored::Stored;
 use super::{NewValue, REMOVE_BATCH, Store};
-use crate::disk;
+use crate::disk::{self, BUFFER_BYTES};
 use crate::index::{IndexError, Small};
 use kvdb_protocol::message::ReclaimItem;
 use kvdb_protocol::{Key, UnixMillis, VersionId};
 use std::sync::Arc;
 
 impl Store {
-    /// Begins a value that will live in the index, without blocking; none: it will have a file, or may get one.
+    /// Begins a value that needs no disk until it is complete, without blocking; none: it may be larger than a buffer.
     ///
     /// # Errors
     /// As of [`Store::begin`].
-    pub fn begin_small(&self, value: &NewValue) -> Option<Result<Staged, StoreError>> {
-        let small = value.len.is_some_and(|len| len <= self.inner.options.max_inline_bytes);
-        small.then(|| Staged::begin(Arc::clone(&self.inner), value.clone()))
+    pub fn begin_in_memory(&self, value: &NewValue) -> Option<Result<Staged, StoreError>> {
+        let fits = value.len.is_some_and(|len| len <= BUFFER_BYTES as u64);
+        fits.then(|| Staged::begin(Arc::clone(&self.inner), value.clone()))
     }
 
     /// Whether this version is here. Looks in place: the index knows of most versions that it has not without asking the disk.

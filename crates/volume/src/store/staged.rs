@@ -3,15 +3,16 @@
 use super::error::StoreError;
 use super::sink::FileSink;
 use super::small::blocking;
-use super::space::Reservation;
+use super::space::{Reservation, Space};
 use super::{Inner, NewValue};
-use crate::disk::DiskError;
+use crate::disk::{self, BUFFER_BYTES, BufferPool, DiskError};
 use crate::format::blob::{Footer, MAX_CONTENT_BYTES, max_overhead};
 use crate::format::record::{Place, ValueRecord};
 use crate::index::Outcome;
 use kvdb_protocol::UnixMillis;
 use kvdb_protocol::message::Prepared;
 use kvdb_protocol::tree::{TreeHash, TreeHasher};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -44,7 +45,11 @@ impl Staged {
         }
         let max_inline = store.options.max_inline_bytes;
         let sink = match value.len {
-            Some(len) if len > max_inline => Sink::File(start_file(&store, &value, len + max_overhead(len), len)?),
+            Some(len) if len > max_inline && len <= BUFFER_BYTES as u64 => {
+                disk::room_for_a_file(&store.tmp)?;
+                Sink::File(start_file(&store, &value, len + max_overhead(len), len, FileSink::gather)?)
+            }
+            Some(len) if len > max_inline => Sink::File(start_file(&store, &value, len + max_overhead(len), len, FileSink::create)?),
             // It goes to the disk twice: into the journal, and later into a table.
             len => {
                 // Of one whose length is not known the capacity is asked when it is.
@@ -88,7 +93,7 @@ impl Staged {
             }
             // Of unknown length, and too large for the index.
             let room = FIRST_ROOM_BYTES.min(self.value.max_len) + max_overhead(0);
-            let mut file = start_file(&self.store, &self.value, room, after)?;
+            let mut file = start_file(&self.store, &self.value, room, after, FileSink::create)?;
             file.take(small, &mut self.hasher)?;
             self.sink = Sink::File(file);
         }
@@ -124,7 +129,7 @@ impl Staged {
         finished
     }
 
-    /// As [`Staged::finish`], as a task: a value that lives in the index, of announced length, needs no thread that may block.
+    /// As [`Staged::finish`], as a task: a value that lives in the index, of announced length, needs no thread that may block, and another one only now.
     ///
     /// # Errors
     /// As of [`Staged::finish`].
@@ -151,10 +156,12 @@ impl Staged {
     }
 }
 
-fn start_file(store: &Inner, value: &NewValue, room: u64, len: u64) -> Result<FileSink, StoreError> {
+type BeginFile = fn(PathBuf, bool, u64, u64, &Arc<Space>, &Arc<BufferPool>) -> Result<FileSink, StoreError>;
+
+fn start_file(store: &Inner, value: &NewValue, room: u64, len: u64, begin: BeginFile) -> Result<FileSink, StoreError> {
     let n = store.temporary.fetch_add(1, Ordering::Relaxed);
     let path = store.tmp.join(format!("{}-{n}", value.version));
-    FileSink::create(path, store.options.direct_io, room, len, &store.space, &store.buffers)
+    begin(path, store.options.direct_io, room, len, &store.space, &store.buffers)
 }
 
 fn finish_inline(store: &Inner, value: &NewValue, mut hasher: TreeHasher, bytes: Vec<u8>) -> Result<Prepared, StoreError> {
