@@ -16,8 +16,9 @@ const LARGE: usize = 3 << 20;
 /// Removals that take more than a block of the index.
 const MANY: usize = 60;
 
-/// A cluster of two volumes, each of these servers on a small file system of its own. Nothing where that is impossible.
-fn on_disks(disks: &[&str], bytes: u64, inodes: u32) -> Option<(World, Vec<Disk>, TempDir)> {
+/// A cluster of two volumes, each of these servers on a small file system of its own. Nothing where that is impossible. The last of the
+/// three goes first: servers, then their disks, then the directory.
+fn on_disks(disks: &[&str], bytes: u64, inodes: u32) -> Option<(TempDir, Vec<Disk>, World)> {
     let dir = tempfile::Builder::new().prefix("kvdb-full-").tempdir().unwrap();
     let mut mounted = Vec::new();
     for name in disks {
@@ -32,7 +33,7 @@ fn on_disks(disks: &[&str], bytes: u64, inodes: u32) -> Option<(World, Vec<Disk>
         }
     }
     let cluster = short_tickets(2).in_dir(dir.path()).start();
-    Some((World::new(cluster), mounted, dir))
+    Some((dir, mounted, World::new(cluster)))
 }
 
 fn statvfs(path: &Path) -> StatVfs {
@@ -68,7 +69,7 @@ fn fill(path: &Path, name: &str, leave: u64) -> PathBuf {
 
 #[test]
 fn a_volume_full_of_values_refuses_more_serves_all_and_takes_deletes_that_give_the_room_back() {
-    let Some((mut world, _disks, _dir)) = on_disks(&["volume0", "volume1"], 96 * MIB, 4096) else { return };
+    let Some((_dir, _disks, mut world)) = on_disks(&["volume0", "volume1"], 96 * MIB, 4096) else { return };
     let mut n = 0;
     let refused = loop {
         match world.put(&format!("/large-{n}"), LARGE) {
@@ -102,7 +103,7 @@ fn a_volume_full_of_values_refuses_more_serves_all_and_takes_deletes_that_give_t
 
 #[test]
 fn a_disk_that_others_fill_to_the_last_byte_stops_no_reads_and_no_deletes_and_nothing_need_be_restarted() {
-    let Some((mut world, _disks, _dir)) = on_disks(&["volume0", "volume1"], 96 * MIB, 4096) else { return };
+    let Some((_dir, _disks, mut world)) = on_disks(&["volume0", "volume1"], 96 * MIB, 4096) else { return };
     for i in 0..4 {
         world.must_put(&format!("/large-{i}"), LARGE);
     }
@@ -141,7 +142,7 @@ fn a_disk_that_others_fill_to_the_last_byte_stops_no_reads_and_no_deletes_and_no
 
 #[test]
 fn a_volume_without_inodes_refuses_values_and_takes_them_again_when_some_were_removed() {
-    let Some((mut world, _disks, _dir)) = on_disks(&["volume0", "volume1"], 96 * MIB, 256) else { return };
+    let Some((_dir, _disks, mut world)) = on_disks(&["volume0", "volume1"], 96 * MIB, 256) else { return };
     let mut n = 0;
     let refused = loop {
         match world.put(&format!("/file-{n}"), 100_000) {
@@ -163,7 +164,7 @@ fn a_volume_without_inodes_refuses_values_and_takes_them_again_when_some_were_re
 
 #[test]
 fn a_master_whose_disk_is_full_serves_reads_refuses_values_and_goes_on_by_itself() {
-    let Some((mut world, _disks, _dir)) = on_disks(&["db"], 160 * MIB, 4096) else { return };
+    let Some((_dir, _disks, mut world)) = on_disks(&["db"], 160 * MIB, 4096) else { return };
     for i in 0..4 {
         world.must_put(&format!("/large-{i}"), LARGE);
         world.must_put(&format!("/small-{i}"), SMALL);

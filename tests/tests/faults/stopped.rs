@@ -9,9 +9,9 @@ use rustix::process::Signal;
 use std::time::{Duration, Instant};
 
 /// Large enough to go to its file as it comes.
-const LEN: usize = 3 << 20;
-/// More than a ticket lives: two seconds to start, three to commit, fourteen for its bytes at 64 KiB/s.
-const PAST_COMMIT_BY: Duration = Duration::from_secs(20);
+const LEN: usize = 1_100_000;
+/// More than a ticket lives: two seconds to start, three to commit, seventeen for its bytes at 64 KiB/s.
+const PAST_COMMIT_BY: Duration = Duration::from_secs(23);
 
 #[test]
 fn a_volume_halted_in_the_midst_of_a_write_past_its_ticket_leaves_nothing_and_the_old_value_stands() {
