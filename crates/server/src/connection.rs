@@ -13,8 +13,9 @@ use std::sync::Arc;
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 
-/// How much of what a client still sends is read before a close, in bytes.
-const LINGER_BYTES: usize = 1 << 20;
+/// How much of what a client still sends is read before a close, in bytes. Time bounds it first, usually; a client that sends without
+/// waiting has often sent some MiB before it looks for an answer.
+const LINGER_BYTES: usize = 32 << 20;
 
 /// Serves one connection; after `shutdown` it ends with the request in flight.
 pub(crate) async fn run<S: Service>(stream: TcpStream, remote: SocketAddr, shared: Arc<Shared<S>>, shutdown: CancellationToken) {
