@@ -5,6 +5,8 @@ use kvdb_tests::values::{assert_same, value};
 use kvdb_tests::{Answer, Cluster, Connection, Request, Url, eventually};
 
 const LEN: usize = 200_000;
+/// Large enough to go to its file as it comes.
+const LARGE: usize = 1_100_000;
 
 /// A cluster whose tickets are soon over, so that what a crash left is soon settled.
 fn hasty(volumes: usize) -> Cluster {
@@ -98,18 +100,18 @@ fn a_write_whose_second_volume_is_killed_fails_and_leaves_the_old_value_and_no_r
 #[test]
 fn a_relayed_write_whose_volume_is_killed_fails_and_leaves_the_old_value() {
     let mut cluster = hasty(1);
-    cluster.put("/k", &value(LEN, 1));
+    cluster.put("/k", &value(LARGE, 1));
     let mut connection = Connection::open(&cluster.master_addr());
-    connection.send(format!("PUT /k HTTP/1.1\r\nHost: x\r\nContent-Length: {LEN}\r\n\r\n"));
-    connection.send(&value(LEN, 2)[..LEN / 2]);
+    connection.send(format!("PUT /k HTTP/1.1\r\nHost: x\r\nContent-Length: {LARGE}\r\n\r\n"));
+    connection.send(&value(LARGE, 2)[..LARGE / 2]);
     eventually("the volume takes it", || (!files_below(&cluster.volume_dir(0).join("tmp")).is_empty()).then_some(()));
     cluster.kill_volume(0);
-    connection.try_send(&value(LEN, 2)[LEN / 2..]).ok();
+    connection.try_send(&value(LARGE, 2)[LARGE / 2..]).ok();
     let answer = connection.answer();
     assert!(answer.status >= 500, "{answer}");
     cluster.start_volume(0);
     cluster.wait_all_up();
-    assert_same(&cluster.value("/k"), &value(LEN, 1), "/k");
+    assert_same(&cluster.value("/k"), &value(LARGE, 1), "/k");
     check_settled(&cluster, 1);
 }
 
