@@ -2,7 +2,7 @@
 
 use crate::content::ContentCheck;
 use crate::node::Node;
-use crate::store::{NewValue, Staged, StoreError};
+use crate::store::{NewValue, Staged};
 use bytes::Bytes;
 use http::HeaderMap;
 use kvdb_protocol::lab::{self, Bug};
@@ -10,122 +10,56 @@ use kvdb_protocol::message::{Committed, Prepared, ReclaimItem, Standing};
 use kvdb_protocol::{ErrorCode, Problem, Ticket, VolumeId};
 use kvdb_server::duplex::{ChainOpen, ChainSender};
 use std::sync::Arc;
-use tokio::sync::{mpsc, oneshot};
-
-/// Portions of a value that may wait for the disk; each is at most what one read of the socket brought.
-const WAITING_PORTIONS: usize = 4;
-
-enum ToDisk {
-    Bytes(Bytes),
-    Finish(oneshot::Sender<Result<Prepared, StoreError>>),
-}
+use tokio::runtime::Handle;
 
 /// The copy that is being written here. Dropped before it is finished, it leaves nothing.
-pub(crate) enum LocalCopy {
-    /// Of a buffer at most, and kept in memory until it is complete.
-    Memory(Box<Staged>),
-    /// Written by a thread of its own.
-    Thread(CopyThread),
-}
-
-pub(crate) struct CopyThread {
-    to_disk: mpsc::Sender<ToDisk>,
-    failed: oneshot::Receiver<StoreError>,
+pub(crate) struct LocalCopy {
+    /// None while a thread has it, and at the end.
+    staged: Option<Box<Staged>>,
 }
 
 impl LocalCopy {
     /// Reserves space.
     pub async fn begin(node: &Node, value: NewValue) -> Result<Self, Problem> {
-        match node.store.begin_in_memory(&value) {
-            Some(begun) => begun.map(|staged| Self::Memory(Box::new(staged))).map_err(|e| e.to_problem()),
-            None => CopyThread::begin(node, value).await.map(Self::Thread),
-        }
+        let staged = node.store.begin_in_task(value).await.map_err(|e| e.to_problem())?;
+        Ok(Self { staged: Some(Box::new(staged)) })
     }
 
     /// Takes bytes; waits while the disk is slower than the sender.
     pub async fn write(&mut self, bytes: Bytes) -> Result<(), Problem> {
-        match self {
-            Self::Memory(staged) => staged.write(&bytes).map_err(|e| e.to_problem()),
-            Self::Thread(thread) => thread.write(bytes).await,
-        }
+        let written = match &mut self.staged {
+            Some(staged) if staged.has_room(bytes.len()) => staged.write_in_task(&bytes).await,
+            _ => {
+                let mut staged = self.staged.take().ok_or_else(given_up)?;
+                let write = move || (staged.write(&bytes), staged);
+                let (written, staged) = tokio::task::spawn_blocking(write).await.map_err(|_| given_up())?;
+                self.staged = Some(staged);
+                written
+            }
+        };
+        written.map_err(|e| e.to_problem())
     }
 
     /// Makes it durable, as prepared.
-    pub async fn finish(self) -> Result<Prepared, Problem> {
-        match self {
-            Self::Memory(staged) => staged.finish_in_task().await.map_err(|e| e.to_problem()),
-            Self::Thread(thread) => thread.finish().await,
+    pub async fn finish(mut self) -> Result<Prepared, Problem> {
+        let staged = self.staged.take().ok_or_else(given_up)?;
+        staged.finish_in_task().await.map_err(|e| e.to_problem())
+    }
+}
+
+impl Drop for LocalCopy {
+    fn drop(&mut self) {
+        // It takes time to remove a large file: not that of this thread's connections.
+        if let Some(staged) = self.staged.take()
+            && let Ok(runtime) = Handle::try_current()
+        {
+            runtime.spawn_blocking(|| drop(staged));
         }
     }
 }
 
-impl CopyThread {
-    /// Reserves space, on the thread that then writes until the end.
-    async fn begin(node: &Node, value: NewValue) -> Result<Self, Problem> {
-        let (to_disk, from_socket) = mpsc::channel(WAITING_PORTIONS);
-        let (ready, is_ready) = oneshot::channel();
-        let (fail, failed) = oneshot::channel();
-        let store = node.store.clone();
-        tokio::task::spawn_blocking(move || match store.begin(value) {
-            Ok(staged) => {
-                if ready.send(Ok(())).is_ok() {
-                    write_until_finished(staged, from_socket, fail);
-                }
-            }
-            Err(e) => drop(ready.send(Err(e))),
-        });
-        match is_ready.await {
-            Ok(Ok(())) => Ok(Self { to_disk, failed }),
-            Ok(Err(e)) => Err(e.to_problem()),
-            Err(_) => Err(thread_died()),
-        }
-    }
-
-    async fn write(&mut self, bytes: Bytes) -> Result<(), Problem> {
-        match self.to_disk.send(ToDisk::Bytes(bytes)).await {
-            Ok(()) => Ok(()),
-            Err(_) => Err(self.failure().await),
-        }
-    }
-
-    async fn finish(mut self) -> Result<Prepared, Problem> {
-        let (tx, rx) = oneshot::channel();
-        if self.to_disk.send(ToDisk::Finish(tx)).await.is_err() {
-            return Err(self.failure().await);
-        }
-        match rx.await {
-            Ok(result) => result.map_err(|e| e.to_problem()),
-            Err(_) => Err(self.failure().await),
-        }
-    }
-
-    async fn failure(&mut self) -> Problem {
-        match (&mut self.failed).await {
-            Ok(e) => e.to_problem(),
-            Err(_) => thread_died(),
-        }
-    }
-}
-
-fn thread_died() -> Problem {
+fn given_up() -> Problem {
     Problem::new(ErrorCode::Internal, "the thread that writes the value died; see the volume's log")
-}
-
-fn write_until_finished(mut staged: Staged, mut from_socket: mpsc::Receiver<ToDisk>, fail: oneshot::Sender<StoreError>) {
-    while let Some(message) = from_socket.blocking_recv() {
-        match message {
-            ToDisk::Bytes(bytes) => {
-                if let Err(e) = staged.write(&bytes) {
-                    drop(fail.send(e));
-                    return;
-                }
-            }
-            ToDisk::Finish(answer) => {
-                drop(answer.send(staged.finish()));
-                return;
-            }
-        }
-    }
 }
 
 /// Why an upload cannot begin, and at which volume.
@@ -196,7 +130,7 @@ impl Upload {
                 None => Ok(()),
             }
         };
-        tokio::try_join!(self.local.write(bytes.clone()), forward)?;
+        tokio::try_join!(forward, self.local.write(bytes.clone()))?;
         Ok(())
     }
 

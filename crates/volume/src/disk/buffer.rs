@@ -24,6 +24,12 @@ pub struct AlignedBuffer {
 }
 
 impl AlignedBuffer {
+    /// Takes another one of the pool, with arbitrary content, in this one's place; this one comes back.
+    pub fn exchange(&mut self) -> Self {
+        let other = self.pool.take();
+        std::mem::replace(self, other)
+    }
+
     /// All that content takes.
     pub fn bytes(&self) -> &[u8] {
         &self.memory[self.start..self.start + BUFFER_BYTES]

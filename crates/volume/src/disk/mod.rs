@@ -5,12 +5,14 @@ mod direct;
 mod resident;
 mod walk;
 mod writer;
+mod writers;
 
 pub use buffer::{AlignedBuffer, BLOCK_BYTES, BUFFER_BYTES, BufferPool, LAST_WRITE_BYTES};
 pub use direct::DiskReader;
 pub use resident::{is_known, is_resident, no_read_ahead};
 pub use walk::{blob_dirs, blob_path, list, list_blobs};
 pub use writer::BlobWriter;
+pub use writers::{Seat, Writers};
 
 use kvdb_protocol::lab::{self, Bug};
 use rustix::fs::{CWD, OFlags, RenameFlags};

@@ -54,6 +54,9 @@ pub enum OpenError {
         /// What is wrong with it.
         why: String,
     },
+    /// The system has no thread left.
+    #[error("cannot start the threads that write: {0}")]
+    NoThreads(io::Error),
     /// The index cannot be opened for a reason that a new one would not cure.
     #[error("the index in {} cannot be opened: {why}", path.display())]
     Index {

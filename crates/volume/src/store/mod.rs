@@ -1,6 +1,7 @@
 //! What a volume keeps: values in blob files or in the index, written once, found by key and version.
 //!
-//! Synchronous: callers cross over to a blocking thread once per operation. Life of a value:
+//! Synchronous: callers cross over to a blocking thread once per operation, or do it as a task where that waits for no call
+//! (`small.rs`). Life of a value:
 //! [`Store::begin`] → [`Staged::write`] … → [`Staged::finish`] (durable, prepared) → [`Store::mark_committed`],
 //! or [`Store::remove`].
 
@@ -22,7 +23,7 @@ pub use identity::{IDENTITY_FILE, SECRET_FILE};
 pub use staged::Staged;
 pub use stored::Stored;
 
-use crate::disk::{self, BufferPool};
+use crate::disk::{self, BufferPool, Writers};
 use crate::format::record::{Place, Record, ValueRecord};
 use crate::index::{Aside, Index, IndexError, Outcome};
 use at_hand::AtHand;
@@ -150,6 +151,7 @@ struct Inner {
     index: Index,
     space: Arc<Space>,
     buffers: Arc<BufferPool>,
+    writers: Writers,
     dirs: BlobDirs,
     at_hand: AtHand,
     quarantined: AtomicU64,

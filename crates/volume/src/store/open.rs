@@ -7,7 +7,7 @@ use super::identity::{self, Identity};
 use super::space::Space;
 use super::stored::{FooterError, read_footer};
 use super::{DEFAULT_KEEP_FREE_BYTES, Inner, Owner, StoreOptions};
-use crate::disk::{self, BufferPool, Context as _, Op};
+use crate::disk::{self, BufferPool, Context as _, Op, Writers};
 use crate::format::record::{Place, Record, ValueRecord};
 use crate::format::{FORMAT, FormatError};
 use crate::index::{self, Aside, Index, IndexError, IndexOpenError, IndexOptions};
@@ -56,6 +56,7 @@ pub(super) fn open(mut options: StoreOptions) -> Result<Inner, OpenError> {
         dirs: BlobDirs::new(blobs.clone()),
         at_hand: AtHand::new(),
         buffers: Arc::new(BufferPool::default()),
+        writers: Writers::start().map_err(OpenError::NoThreads)?,
         quarantined: AtomicU64::new(quarantined),
         temporary: AtomicU64::new(0),
         owner: Mutex::new(Owner { cluster: identity.cluster, secret, reads_need_tickets: identity.reads_need_tickets }),

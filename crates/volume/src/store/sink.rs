@@ -1,8 +1,9 @@
-//! The file of a value on its way in: one buffer, filled, hashed, written, filled again.
+//! The file of a value on its way in: a buffer is filled, hashed, and written while the next one is filled.
 
 use super::error::StoreError;
 use super::space::{Reservation, Space};
-use crate::disk::{AlignedBuffer, BLOCK_BYTES, BUFFER_BYTES, BlobWriter, BufferPool, DiskError, LAST_WRITE_BYTES};
+use crate::disk::{AlignedBuffer, BLOCK_BYTES, BUFFER_BYTES, BlobWriter, BufferPool, DiskError, LAST_WRITE_BYTES, Seat};
+use kvdb_protocol::limits::SUBTREE_BYTES;
 use kvdb_protocol::tree::TreeHasher;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -18,8 +19,10 @@ pub struct FileSink {
     /// None until it is made.
     writer: Option<BlobWriter>,
     buffer: AlignedBuffer,
-    /// Bytes of the buffer that are neither hashed nor written yet.
+    /// Bytes of the buffer that are not written yet.
     filled: usize,
+    /// Those of them that are hashed.
+    hashed: usize,
     space: Arc<Space>,
     /// What is promised to it and not yet taken on the file system.
     promise: Reservation,
@@ -55,29 +58,43 @@ impl FileSink {
     ) -> Result<Self, StoreError> {
         let promise = space.reserve(room, len)?;
         let (buffer, space) = (buffers.take(), Arc::clone(space));
-        Ok(Self { path, direct, writer: None, buffer, filled: 0, space, promise, room_to: 0, counted: len })
+        Ok(Self { path, direct, writer: None, buffer, filled: 0, hashed: 0, space, promise, room_to: 0, counted: len })
     }
 
-    /// What waits in the buffer.
+    /// What waits to be hashed.
     pub fn waiting(&self) -> &[u8] {
-        &self.buffer.bytes()[..self.filled]
+        &self.buffer.bytes()[self.hashed..self.filled]
     }
 
-    /// Takes content. A full buffer is hashed and written when more comes: whole subtrees at a time.
-    pub fn take(&mut self, mut bytes: &[u8], hasher: &mut TreeHasher) -> Result<(), StoreError> {
-        while !bytes.is_empty() {
-            if self.filled == BUFFER_BYTES {
-                hasher.update(self.waiting());
-                let need = hasher.len();
-                self.count(need)?;
-                if need > self.room_to {
-                    // As much again as there is, so that a long value asks seldom and a short one takes little.
-                    self.ensure_room(need + need.clamp(MIN_STEP_BYTES, MAX_STEP_BYTES))?;
-                }
-                self.write()?;
-            }
-            bytes = self.fill(bytes, BUFFER_BYTES);
+    /// Whether it has room for so many bytes of the file, or never writes but at its end.
+    pub fn has_room(&self, bytes: u64) -> bool {
+        bytes <= self.room_to.max(BUFFER_BYTES as u64)
+    }
+
+    /// Takes content until the buffer is full; what is left comes back, for after [`FileSink::write_full`].
+    pub fn take<'a>(&mut self, bytes: &'a [u8], hasher: &mut TreeHasher) -> &'a [u8] {
+        let rest = self.fill(bytes, BUFFER_BYTES);
+        // Whole subtrees, while they are in the processor's cache.
+        let whole = self.filled - self.filled % SUBTREE_BYTES as usize;
+        hasher.update(&self.buffer.bytes()[self.hashed..whole]);
+        self.hashed = whole;
+        rest
+    }
+
+    /// Writes the full buffer; more will come. Without a seat it waits for the disk.
+    pub fn write_full(&mut self, seat: Option<Seat<'_>>, hashed: u64) -> Result<(), StoreError> {
+        debug_assert_eq!((self.filled, self.hashed), (BUFFER_BYTES, BUFFER_BYTES));
+        self.count(hashed)?;
+        if hashed > self.room_to {
+            // As much again as there is, so that a long value asks seldom and a short one takes little.
+            self.ensure_room(hashed + hashed.clamp(MIN_STEP_BYTES, MAX_STEP_BYTES))?;
         }
+        let writer = writer(&mut self.writer, &self.path, self.direct)?;
+        match seat {
+            Some(seat) => writer.write_beside(&mut self.buffer, seat)?,
+            None => writer.write(self.buffer.bytes(), self.buffer.bytes())?,
+        }
+        (self.filled, self.hashed) = (0, 0);
         Ok(())
     }
 

@@ -1,7 +1,8 @@
-//! Small values: what is done with them where they arrive, as a task, without a thread that may block.
+//! What is done where a request arrives, as a task, without a thread that may block.
 //!
-//! All that these wait for is the index's thread; only where the disk has to be asked do they take a thread of their own. Values
-//! that get a file and fit in one buffer are gathered so, too, and take a thread once they are complete.
+//! Small values wait for the index's thread alone; only where the disk has to be asked do they take a thread of their own. Values
+//! that get a file and fit in one buffer are gathered so, too, and take a thread once they are complete; larger ones take one to
+//! begin and one to end, and have their blocks written by the store's threads.
 
 use super::error::StoreError;
 use super::staged::Staged;
@@ -14,13 +15,16 @@ use kvdb_protocol::{Key, UnixMillis, VersionId};
 use std::sync::Arc;
 
 impl Store {
-    /// Begins a value that needs no disk until it is complete, without blocking; none: it may be larger than a buffer.
+    /// As [`Store::begin`], as a task: only a file that is made at once takes a thread.
     ///
     /// # Errors
     /// As of [`Store::begin`].
-    pub fn begin_in_memory(&self, value: &NewValue) -> Option<Result<Staged, StoreError>> {
-        let fits = value.len.is_some_and(|len| len <= BUFFER_BYTES as u64);
-        fits.then(|| Staged::begin(Arc::clone(&self.inner), value.clone()))
+    pub async fn begin_in_task(&self, value: NewValue) -> Result<Staged, StoreError> {
+        let store = Arc::clone(&self.inner);
+        match value.len {
+            Some(len) if len > BUFFER_BYTES as u64 => blocking(move || Staged::begin(store, value)).await,
+            _ => Staged::begin(store, value),
+        }
     }
 
     /// Whether this version is here. Looks in place: the index knows of most versions that it has not without asking the disk.

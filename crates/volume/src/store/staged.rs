@@ -5,7 +5,7 @@ use super::sink::FileSink;
 use super::small::blocking;
 use super::space::{Reservation, Space};
 use super::{Inner, NewValue};
-use crate::disk::{self, BUFFER_BYTES, BufferPool, DiskError};
+use crate::disk::{self, BUFFER_BYTES, BufferPool, DiskError, Seat};
 use crate::format::blob::{Footer, MAX_CONTENT_BYTES, max_overhead};
 use crate::format::record::{Place, ValueRecord};
 use crate::index::Outcome;
@@ -79,27 +79,75 @@ impl Staged {
     /// # Errors
     /// More than announced or permitted, no room, or the disk failed. The value is then of no use: drop it.
     pub fn write(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
+        self.check_next(bytes)?;
+        self.leave_memory(bytes.len())?;
+        let mut rest = self.take(bytes);
+        while !rest.is_empty() {
+            let seat = self.store.writers.idle_seat();
+            write_full(&mut self.sink, seat, self.hasher.len())?;
+            rest = self.take(rest);
+        }
+        Ok(())
+    }
+
+    /// As [`Staged::write`], as a task, where it [has room](Staged::has_room): it waits for a thread that writes, and for no call.
+    ///
+    /// # Errors
+    /// As of [`Staged::write`].
+    pub async fn write_in_task(&mut self, bytes: &[u8]) -> Result<(), StoreError> {
+        debug_assert!(self.has_room(bytes.len()));
+        self.check_next(bytes)?;
+        let mut rest = self.take(bytes);
+        while !rest.is_empty() {
+            let seat = self.store.writers.seat().await;
+            write_full(&mut self.sink, seat, self.hasher.len())?;
+            rest = self.take(rest);
+        }
+        Ok(())
+    }
+
+    /// Whether it takes so many more bytes without asking the file system for more room.
+    pub fn has_room(&self, more: usize) -> bool {
+        let after = self.len().saturating_add(more as u64);
+        match &self.sink {
+            Sink::Memory(..) => after <= self.store.options.max_inline_bytes,
+            Sink::File(file) => file.has_room(after),
+        }
+    }
+
+    fn check_next(&self, bytes: &[u8]) -> Result<(), StoreError> {
         let after = self.len().saturating_add(bytes.len() as u64);
         if after > self.value.max_len {
             return Err(StoreError::TooLarge { max: self.value.max_len });
         }
-        if let Some(expected) = self.value.len.filter(|len| after > *len) {
-            return Err(StoreError::Length { expected, found: after });
+        match self.value.len.filter(|len| after > *len) {
+            Some(expected) => Err(StoreError::Length { expected, found: after }),
+            None => Ok(()),
         }
-        if let Sink::Memory(small, _) = &mut self.sink {
-            if after <= self.store.options.max_inline_bytes {
-                small.extend_from_slice(bytes);
-                return Ok(());
-            }
-            // Of unknown length, and too large for the index.
+    }
+
+    /// Begins a file if it is too large for the index with so many more bytes, which its announced length did not say.
+    fn leave_memory(&mut self, more: usize) -> Result<(), StoreError> {
+        let after = self.len().saturating_add(more as u64);
+        if let Sink::Memory(small, _) = &self.sink
+            && after > self.store.options.max_inline_bytes
+        {
             let room = FIRST_ROOM_BYTES.min(self.value.max_len) + max_overhead(0);
             let mut file = start_file(&self.store, &self.value, room, after, FileSink::create)?;
-            file.take(small, &mut self.hasher)?;
+            file.take(small, &mut self.hasher);
             self.sink = Sink::File(file);
         }
+        Ok(())
+    }
+
+    /// Takes bytes until the buffer is full; what is left comes back.
+    fn take<'a>(&mut self, bytes: &'a [u8]) -> &'a [u8] {
         match &mut self.sink {
+            Sink::Memory(small, _) => {
+                small.extend_from_slice(bytes);
+                &[]
+            }
             Sink::File(file) => file.take(bytes, &mut self.hasher),
-            Sink::Memory(..) => Ok(()),
         }
     }
 
@@ -153,6 +201,14 @@ impl Staged {
             Some(expected) => Err(StoreError::Length { expected, found }),
             None => Ok(()),
         }
+    }
+}
+
+/// Writes a full buffer, which only a file has.
+fn write_full(sink: &mut Sink, seat: Option<Seat<'_>>, hashed: u64) -> Result<(), StoreError> {
+    match sink {
+        Sink::File(file) => file.write_full(seat, hashed),
+        Sink::Memory(..) => Ok(()),
     }
 }
 
