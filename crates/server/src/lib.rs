@@ -20,6 +20,7 @@ pub mod query;
 pub mod sendfile;
 pub mod serve;
 pub mod signals;
+pub mod to_end;
 pub mod watched;
 
 mod access;

@@ -6,6 +6,7 @@ use http::{HeaderValue, StatusCode};
 use kvdb_protocol::message::{Deleted, ReclaimItem};
 use kvdb_protocol::{ErrorCode, Key, Problem, TicketOp};
 use kvdb_server::body::{self, Response};
+use kvdb_server::to_end::to_end;
 use std::sync::Arc;
 
 /// Has the master commit the removal, then removes the copy here at once; the others follow.
@@ -15,7 +16,7 @@ pub(crate) async fn delete(node: &Arc<Node>, key: &Key, encoded: &str) -> Result
         return Err(Problem::new(ErrorCode::BadTicket, "the ticket does not permit a delete"));
     }
     let (node, encoded) = (node.clone(), encoded.to_string());
-    let task = tokio::spawn(async move {
+    let removal = to_end(async move {
         let committed = commit(&node, &ticket, &encoded, None).await?;
         let version = committed.removed.unwrap_or(ticket.version);
         let deleted = Deleted { seq: committed.seq, time: committed.modified };
@@ -26,9 +27,9 @@ pub(crate) async fn delete(node: &Arc<Node>, key: &Key, encoded: &str) -> Result
         }
         Ok::<_, Problem>(version)
     });
-    let version = task
+    let version = removal
         .await
-        .map_err(|e| Problem::new(ErrorCode::OutcomeUnknown, format!("the delete's task failed: {e}; ask for the key in a while")))??;
+        .map_err(|e| Problem::new(ErrorCode::OutcomeUnknown, format!("the delete failed: {e}; ask for the key in a while")))??;
     let mut response = Response::new(body::empty());
     *response.status_mut() = StatusCode::OK;
     if let Ok(value) = HeaderValue::from_str(&version.to_string()) {

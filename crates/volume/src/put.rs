@@ -10,6 +10,7 @@ use kvdb_protocol::message::{Committed, Prepared, Standing};
 use kvdb_protocol::{ErrorCode, Key, Problem, Ticket, TicketOp};
 use kvdb_server::body::{self, Response};
 use kvdb_server::guard::Request;
+use kvdb_server::to_end::to_end;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -45,16 +46,16 @@ pub(crate) async fn put(node: &Arc<Node>, request: Request, key: &Key, encoded: 
 
     // From here on the write runs to its end, whether or not the client waits for it.
     let (node, encoded, op) = (node.clone(), encoded.to_string(), ticket.op);
-    let task = tokio::spawn(async move {
+    let write = to_end(async move {
         let _claim = claim;
         let durable = upload.finish().await?;
         node.note_used(&ticket);
         let prepared = durable.prepared;
         commit_upload(&node, &ticket, &encoded, durable).await.map(|c| (ticket, prepared, c))
     });
-    let (ticket, prepared, committed) = task
+    let (ticket, prepared, committed) = write
         .await
-        .map_err(|e| Problem::new(ErrorCode::OutcomeUnknown, format!("the write's task failed: {e}; ask for the key in a while")))??;
+        .map_err(|e| Problem::new(ErrorCode::OutcomeUnknown, format!("the write failed: {e}; ask for the key in a while")))??;
     Ok(stored(&ticket, op, prepared, committed))
 }
 
