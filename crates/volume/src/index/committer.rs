@@ -1,7 +1,7 @@
 //! Group commit: one thread takes whatever waits, makes one batch of it with one sync, then answers all.
 
 use super::hot::Hot;
-use super::requests::{Op, Outcome, Request, Requests, stop};
+use super::requests::{Answer, Notes, Op, Outcome, Request, Requests, stop};
 use super::reserve::Reserve;
 use super::tables::{Counters, Table, Tables};
 use super::{Aside, IndexError, IndexOptions, tombstone_cutoff};
@@ -25,6 +25,8 @@ use std::time::{Duration, Instant};
 const MAX_BATCH_OPS: usize = 128;
 /// How long an unsynced change may stay so.
 const MAX_UNSYNCED: Duration = Duration::from_millis(500);
+/// How long a change that nobody waits for may be left unmade.
+const MAX_NOTED: Duration = Duration::from_millis(250);
 /// How often old tombstones are looked for.
 const SWEEP_EVERY: Duration = Duration::from_secs(3600);
 /// Most tombstones dropped in one batch.
@@ -48,6 +50,7 @@ impl Committer {
             hot,
             dir,
             options,
+            notes: requests.notes(),
             stopped: requests.stopped_slot(),
             unsynced_since: None,
             next_sweep: Instant::now(),
@@ -82,6 +85,7 @@ struct Worker {
     hot: Arc<Hot>,
     dir: PathBuf,
     options: IndexOptions,
+    notes: Notes,
     stopped: Arc<Mutex<Option<String>>>,
     unsynced_since: Option<Instant>,
     next_sweep: Instant,
@@ -106,19 +110,20 @@ impl Worker {
     fn run(mut self, requests: &Receiver<Request>) {
         loop {
             match requests.recv_timeout(self.until_next_duty()) {
-                Ok(first) => self.commit(first, requests),
-                Err(RecvTimeoutError::Timeout) => {}
+                Ok(first) => self.commit(Some(first), requests),
+                Err(RecvTimeoutError::Timeout) => self.commit(None, requests),
                 Err(RecvTimeoutError::Disconnected) => break,
             }
             self.do_duties();
         }
+        self.commit(None, requests);
         self.sync_deferred();
     }
 
     fn until_next_duty(&self) -> Duration {
         let sync = self.unsynced_since.map(|t| t + MAX_UNSYNCED);
         let next = sync.map_or(self.next_sweep, |s| s.min(self.next_sweep));
-        next.saturating_duration_since(Instant::now())
+        next.saturating_duration_since(Instant::now()).min(MAX_NOTED)
     }
 
     fn do_duties(&mut self) {
@@ -137,13 +142,22 @@ impl Worker {
         }
     }
 
-    /// One batch: check, apply, make durable, answer all.
-    fn commit(&mut self, first: Request, requests: &Receiver<Request>) {
+    /// One batch, of what was noted and what is asked for: check, apply, make durable, answer all.
+    fn commit(&mut self, first: Option<Request>, requests: &Receiver<Request>) {
+        let mut notes = self.notes.take();
+        if first.is_none() && notes.is_empty() {
+            return;
+        }
         let room = self.too_little_room();
         let mut batch = Batch { tables: &self.tables, writes: BTreeMap::new(), changed: HashMap::new(), must_sync: false };
         let mut answers = Vec::new();
-        let mut next = Some(first);
-        while let Some(Request { op, answer }) = next.take() {
+        let mut next = first;
+        loop {
+            // What was noted before a change was asked for is made before it.
+            for note in notes.drain(..) {
+                answers.push((Answer::Nobody, batch.apply(note)));
+            }
+            let Some(Request { op, answer }) = next.take() else { break };
             let outcome = match room {
                 Some(free) if op.takes_room() => Err(IndexError::NoSpace { free }),
                 _ => batch.apply(op),
@@ -151,6 +165,7 @@ impl Worker {
             answers.push((answer, outcome));
             if answers.len() < MAX_BATCH_OPS {
                 next = requests.try_recv().ok();
+                notes = self.notes.take();
             }
         }
         let Batch { writes, changed, must_sync, .. } = batch;

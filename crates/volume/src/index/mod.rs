@@ -216,7 +216,7 @@ impl Index {
         self.run(Op::Commit { key: key.clone(), version, seq })
     }
 
-    /// The same, which nobody waits for; a failure stops the index, and is logged.
+    /// The same, which nobody waits for: it is made with the next change, or soon. A failure stops the index, and is logged.
     ///
     /// # Errors
     /// It will not be noted.

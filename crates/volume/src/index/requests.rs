@@ -12,6 +12,8 @@ use tokio::time::Instant;
 
 /// Changes that wait; whoever comes next waits outside. Each may carry a small value.
 const MAX_WAITING: usize = 64;
+/// Changes of which nobody waits for the end, that may wait besides.
+const MAX_NOTES: usize = 1024;
 /// A batch that takes longer than this is not waited for: the engine can wait for ever on a full disk.
 const MAX_WAIT: Duration = Duration::from_secs(60);
 /// How soon a task looks again for a place where all are taken.
@@ -90,20 +92,46 @@ impl Answer {
     }
 }
 
+/// Changes that nobody waits for: they need not wake the thread, which makes them with the next ones, or soon.
+#[derive(Clone, Default)]
+pub(super) struct Notes(Arc<Mutex<Vec<Op>>>);
+
+impl Notes {
+    /// All so far, in order.
+    pub(super) fn take(&self) -> Vec<Op> {
+        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Comes back where there are too many.
+    fn leave(&self, op: Op) -> Option<Op> {
+        let mut notes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if notes.len() >= MAX_NOTES {
+            return Some(op);
+        }
+        notes.push(op);
+        None
+    }
+}
+
 /// Asks for changes.
 pub struct Requests {
     sender: SyncSender<Request>,
+    notes: Notes,
     stopped: Arc<Mutex<Option<String>>>,
 }
 
 impl Requests {
     pub(super) fn new() -> (Self, Receiver<Request>) {
         let (sender, waiting) = sync_channel(MAX_WAITING);
-        (Self { sender, stopped: Arc::default() }, waiting)
+        (Self { sender, notes: Notes::default(), stopped: Arc::default() }, waiting)
     }
 
     pub(super) fn stopped_slot(&self) -> Arc<Mutex<Option<String>>> {
         Arc::clone(&self.stopped)
+    }
+
+    pub(super) fn notes(&self) -> Notes {
+        self.notes.clone()
     }
 
     /// Makes a change and waits for it. Blocks.
@@ -133,7 +161,11 @@ impl Requests {
 
     /// Has a change made that nobody waits for. Changes that are asked for afterwards come after it.
     pub async fn leave(&self, op: Op) -> Result<(), IndexError> {
-        self.put_in_queue(op, Answer::Nobody).await
+        self.check()?;
+        match self.notes.leave(op) {
+            None => Ok(()),
+            Some(op) => self.put_in_queue(op, Answer::Nobody).await,
+        }
     }
 
     async fn put_in_queue(&self, op: Op, answer: Answer) -> Result<(), IndexError> {

@@ -55,6 +55,39 @@ fn changes_to_one_version_from_many_threads_end_as_the_last_one_says() {
 }
 
 #[test]
+fn what_is_left_to_be_noted_is_noted_before_what_is_asked_for_afterwards() {
+    let dir = tempfile::tempdir().unwrap();
+    let index = open(&dir, 0);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    let (key, version) = (Key::new("k").unwrap(), VersionId::from_parts(1, 1));
+    for n in 1..100 {
+        index.put(&key, version, record(), Some(b"abc".to_vec())).unwrap();
+        runtime.block_on(index.leave_commit(key.clone(), version, n)).unwrap();
+        assert_eq!(index.put(&key, version, record(), None).unwrap(), Outcome::Present(Box::new(ValueRecord { seq: Some(n), ..record() })));
+        runtime.block_on(index.leave_commit(key.clone(), version, n + 1)).unwrap();
+        index.remove(&[ReclaimItem { key: key.clone(), version, deleted: None }]).unwrap();
+        assert_eq!(index.get(&key, version).unwrap(), None);
+    }
+}
+
+#[test]
+fn what_is_left_to_be_noted_is_noted_though_nothing_else_is_asked_for_and_though_there_is_much_of_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let index = open(&dir, 0);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    let versions: Vec<_> = (0..3_000).map(|n| VersionId::from_parts(n, 1)).collect();
+    let key = Key::new("k").unwrap();
+    index.adopt(versions.iter().map(|v| (key.clone(), *v, record())).collect()).unwrap();
+    for version in &versions {
+        runtime.block_on(index.leave_commit(key.clone(), *version, 7)).unwrap();
+    }
+    while index.counters().prepared() > 0 {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert!(index.prepared(10).unwrap().is_empty());
+}
+
+#[test]
 fn one_remove_may_name_a_version_twice() {
     let dir = tempfile::tempdir().unwrap();
     let index = open(&dir, 0);
