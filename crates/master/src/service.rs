@@ -136,7 +136,7 @@ impl MasterService {
             (&Method::GET, operator::path::STATUS_PAGE) => Ok(status::page(node)),
             (&Method::GET, operator::path::CLUSTER) => Ok(status::cluster(node)),
             (&Method::POST, signed_url::PATH) => access::challenged(access::sign::post(node, request).await),
-            (&Method::POST, path::COMMIT) => peer_calls::commit(node, request).await,
+            (&Method::POST, path::COMMITS) => peer_calls::commits(node, request).await,
             (&Method::POST, path::BAD) => peer_calls::bad(node, request).await,
             (&Method::POST, operator::path::STATUS) => status::signed(node, request).await,
             (&Method::POST, operator::path::ORDER) => orders::order(node, request).await,

@@ -32,5 +32,7 @@ pub const MAX_NEWEST_QUERY_BYTES: usize = 8 << 10;
 pub const MAX_PEER_BODY_BYTES: usize = 1 << 20;
 /// Most versions named in one reclaim or settle call.
 pub const MAX_PEER_BATCH: usize = 256;
+/// Most commits that are asked for in one call; with the longest tickets they fit in [`MAX_PEER_BODY_BYTES`].
+pub const MAX_PEER_COMMITS: usize = 64;
 /// Longest encoded ticket, in characters.
 pub const MAX_TICKET_CHARS: usize = 8 << 10;

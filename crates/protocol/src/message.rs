@@ -31,8 +31,8 @@ pub mod path {
     pub const SCRUB: &str = "/-/peer/scrub";
     /// Master, `POST` [`super::Bad`] → empty 200.
     pub const BAD: &str = "/-/peer/bad";
-    /// Master, `POST` [`super::Commit`] → [`super::CommitAnswer`].
-    pub const COMMIT: &str = "/-/peer/commit";
+    /// Master, `POST` [`super::Commits`] → a [`super::CommitResult`] for each, in their order.
+    pub const COMMITS: &str = "/-/peer/commits";
     /// Master, `POST`, a ticket as text, unsigned: [`super::Resolved`].
     pub const OUTCOME: &str = "/-/outcome";
     /// Master, `POST` [`super::Settle`] → [`super::SettleAnswer`].
@@ -173,11 +173,18 @@ pub struct BadCopy {
     pub why: String,
 }
 
-/// A volume asks the master to commit what its ticket permits.
+/// A volume asks the master to commit what tickets permit, each by itself.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Commit {
+pub struct Commits {
     /// The volume that asks.
     pub volume: VolumeId,
+    /// At most [`crate::limits::MAX_PEER_COMMITS`].
+    pub commits: Vec<Commit>,
+}
+
+/// One commit that is asked for.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Commit {
     /// The ticket, encoded.
     pub ticket: String,
     /// Length and hash of the value; none for a delete.
@@ -201,6 +208,9 @@ pub enum CommitAnswer {
     /// Refused for good: the version will never be committed.
     Refused(Problem),
 }
+
+/// What came of one commit: the final word, or why there is none. Then it may be asked for again.
+pub type CommitResult = Result<CommitAnswer, Problem>;
 
 /// A commit that was done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

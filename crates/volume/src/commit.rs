@@ -1,5 +1,6 @@
 //! Asking the master: commits, and what became of versions in doubt.
 
+use crate::commit_calls;
 use crate::node::Node;
 use crate::upload::Durable;
 use kvdb_protocol::lab::{self, Bug};
@@ -25,21 +26,19 @@ const MAX_IN_DOUBT: usize = 16_384;
 const SETTLE_PERIOD: Duration = Duration::from_secs(2);
 
 /// Has the master commit `value` (none: a delete) under the ticket; tries again while the outcome is unknown.
-pub(crate) async fn commit(node: &Node, ticket: &Ticket, encoded: &str, value: Option<Prepared>) -> Result<Committed, Problem> {
-    let credentials = node.membership()?.credentials;
-    let message = Commit { volume: node.volume(), ticket: encoded.to_string(), value };
-    let to = Destination { address: &ticket.commit_to, volume: node.volume(), target: path::COMMIT };
+pub(crate) async fn commit(node: &Arc<Node>, ticket: &Ticket, encoded: &str, value: Option<Prepared>) -> Result<Committed, Problem> {
     let give_up = Instant::now() + COMMIT_TRY;
     // Whether an earlier try may have been carried out without our hearing of it.
     let mut uncertain = false;
     loop {
-        let error = match node.peers.post::<CommitAnswer>(&credentials, to, &message, CALL_TIMEOUT).await {
+        let commit = Commit { ticket: encoded.to_string(), value };
+        let error = match commit_calls::ask(node, &ticket.commit_to, commit).await {
             Ok(CommitAnswer::Committed(c)) => return Ok(c),
             Ok(CommitAnswer::Refused(problem)) => return Err(problem),
             Err(e) => e,
         };
         let problem = error.to_problem();
-        uncertain |= match &error {
+        uncertain |= match &*error {
             PeerError::Unreachable { .. } => false,
             PeerError::Broken { .. } => true,
             PeerError::Refused { .. } => matches!(problem.code, ErrorCode::OutcomeUnknown | ErrorCode::Internal),
@@ -63,7 +62,7 @@ async fn pause_passes(give_up: Instant) -> bool {
 
 /// Commits a durable upload and tells the rest of the chain. To be run in a task of its own, so that it
 /// ends even if the client has gone away.
-pub(crate) async fn commit_upload(node: &Node, ticket: &Ticket, encoded: &str, durable: Durable) -> Result<Committed, Problem> {
+pub(crate) async fn commit_upload(node: &Arc<Node>, ticket: &Ticket, encoded: &str, durable: Durable) -> Result<Committed, Problem> {
     match commit(node, ticket, encoded, Some(durable.prepared)).await {
         Ok(committed) => {
             durable.committed(committed).await;

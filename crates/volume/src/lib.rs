@@ -19,6 +19,7 @@ mod chain;
 mod checked;
 mod clock;
 mod commit;
+mod commit_calls;
 mod content;
 mod delete;
 mod disk;

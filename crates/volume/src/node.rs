@@ -2,6 +2,7 @@
 
 use crate::checked::CheckedValues;
 use crate::clock::ClusterClock;
+use crate::commit_calls::CommitCalls;
 use crate::config::Config;
 use crate::fetch_log::FetchLog;
 use crate::scrub::Scrub;
@@ -28,6 +29,8 @@ pub(crate) struct Node {
     pub clock: ClusterClock,
     /// What values expire by.
     pub expiry_clock: ClusterClock,
+    /// Commits on their way to the master.
+    pub commit_calls: CommitCalls,
     /// Places for uploads, by place in the chain: whoever holds one of a place waits only for one of the next, so no
     /// two volumes can wait for each other.
     pub uploads: Vec<Arc<Semaphore>>,
@@ -92,6 +95,7 @@ impl Node {
             peers,
             clock: ClusterClock::new(),
             expiry_clock: ClusterClock::new(),
+            commit_calls: CommitCalls::default(),
             fetches: Semaphore::new(MAX_FETCHES),
             fetch_log: tokio::sync::RwLock::default(),
             settle_soon: Notify::new(),

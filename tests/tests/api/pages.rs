@@ -123,7 +123,7 @@ fn calls_between_servers_need_a_signature() {
         (&volume, "POST", "/-/peer/chain"),
         (&volume, "POST", "/-/peer/reclaim"),
         (&volume, "GET", "/-/peer/entries"),
-        (&cluster.master_addr(), "POST", "/-/peer/commit"),
+        (&cluster.master_addr(), "POST", "/-/peer/commits"),
         (&cluster.master_addr(), "POST", "/-/peer/settle"),
     ] {
         for signature in [None, Some("00".repeat(32))] {

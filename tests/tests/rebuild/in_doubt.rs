@@ -43,7 +43,7 @@ impl Gate {
     fn commit(&self) -> Commit {
         let (mut volume, _) = self.listener.accept().unwrap();
         let mut begun = Vec::new();
-        while !begun.windows(path::COMMIT.len()).any(|w| w == path::COMMIT.as_bytes()) {
+        while !begun.windows(path::COMMITS.len()).any(|w| w == path::COMMITS.as_bytes()) {
             let mut part = [0; 4096];
             let n = volume.read(&mut part).unwrap();
             assert!(n > 0, "something else than a commit: {}", String::from_utf8_lossy(&begun));

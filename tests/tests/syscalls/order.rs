@@ -61,7 +61,7 @@ fn parent(path: &str) -> &str {
     Path::new(path).parent().unwrap().to_str().unwrap()
 }
 
-const COMMIT: &str = "POST /-/peer/commit";
+const COMMIT: &str = "POST /-/peer/commits";
 /// The frame that says `Prepared`, with its 40 bytes.
 const PREPARED: &str = r"\5(\0\0\0";
 
