@@ -3,12 +3,15 @@
 //! Such a part may be sent from the page cache without being read again, as long as it never left it: the reader asks
 //! the kernel. What cannot be seen is that a page left and that another program brought it back; so a part is believed
 //! for [`BELIEVED_SECONDS`] only, however long an answer takes, and not at all once its file was changed.
+//!
+//! Nor is a part believed while this process reads it anew, or has the kernel read ahead what may be it. A reader that asks
+//! the kernel first and believes then never takes a part that came back meanwhile for the one that was checked.
 
 use kvdb_protocol::VersionId;
 use kvdb_protocol::lab::{self, Bug};
 use std::collections::{HashMap, VecDeque};
 use std::ops::Range;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering, fence};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -38,8 +41,10 @@ struct Known {
 /// The subtrees of one value that were checked.
 pub struct CheckedParts {
     changed: Changed,
-    /// When each was checked, as [`seconds`] tells; 0: never.
+    /// When each was checked, as [`seconds`] tells; 0: never, or it was read anew.
     at: Box<[AtomicU32]>,
+    /// The kernel may have read ahead. It goes on when what it read so is used for the first time.
+    read_ahead: AtomicBool,
 }
 
 impl CheckedValues {
@@ -49,7 +54,8 @@ impl CheckedValues {
         if let Some(parts) = known.values.get(&version).filter(|p| p.changed == changed) {
             return Arc::clone(parts);
         }
-        let parts = Arc::new(CheckedParts { changed, at: (0..subtrees).map(|_| AtomicU32::new(0)).collect() });
+        let at = (0..subtrees).map(|_| AtomicU32::new(0)).collect();
+        let parts = Arc::new(CheckedParts { changed, at, read_ahead: AtomicBool::new(false) });
         if known.values.insert(version, Arc::clone(&parts)).is_none() {
             let count = subtrees.max(LEAST_SUBTREES);
             known.order.push_back((version, count));
@@ -65,13 +71,26 @@ impl CheckedValues {
 }
 
 impl CheckedParts {
+    /// To be called before subtrees are read: what that may bring into the page cache is not known until it is checked.
+    /// `ahead`: the kernel may read on after them.
+    pub fn forget(&self, subtrees: Range<u64>, ahead: bool) {
+        let ahead = ahead || (self.read_ahead.load(Ordering::SeqCst) && !self.were_checked(subtrees.clone()));
+        if ahead {
+            self.read_ahead.store(true, Ordering::SeqCst);
+        }
+        let end = if ahead { self.at.len() as u64 } else { subtrees.end };
+        (subtrees.start..end).filter_map(|s| self.place(s)).for_each(|at| at.store(0, Ordering::Relaxed));
+        fence(Ordering::SeqCst);
+    }
+
     /// Notes that a subtree was checked.
     pub fn add(&self, subtree: u64) {
         self.add_at(subtree, seconds());
     }
 
-    /// Whether all these subtrees were checked lately.
+    /// Whether all these subtrees were checked lately. To be asked after the kernel was.
     pub fn cover(&self, subtrees: Range<u64>) -> bool {
+        fence(Ordering::SeqCst);
         lab::has(Bug::ResidentNotChecked) || self.cover_at(subtrees, seconds())
     }
 
@@ -87,6 +106,11 @@ impl CheckedParts {
             at => now.saturating_sub(at) < BELIEVED_SECONDS,
         };
         subtrees.all(|s| self.place(s).is_some_and(lately))
+    }
+
+    /// However long ago.
+    fn were_checked(&self, mut subtrees: Range<u64>) -> bool {
+        subtrees.all(|s| self.place(s).is_some_and(|at| at.load(Ordering::Relaxed) != 0))
     }
 
     fn place(&self, subtree: u64) -> Option<&AtomicU32> {
@@ -131,6 +155,22 @@ mod tests {
         assert!(!parts.cover_at(0..2, 700) && parts.cover_at(1..2, 999) && !parts.cover_at(1..2, 1_000));
         parts.add_at(0, 700);
         assert!(parts.cover_at(0..2, 700));
+    }
+
+    #[test]
+    fn what_is_read_anew_is_not_known_nor_is_what_the_kernel_may_read_ahead() {
+        let parts = CheckedParts { changed: (0, 0), at: (0..8).map(|_| AtomicU32::new(1)).collect(), read_ahead: AtomicBool::default() };
+        let known = |parts: &CheckedParts| (0..8).map(|s| u8::from(parts.cover(s..s + 1))).collect::<Vec<_>>();
+        parts.forget(2..3, false);
+        assert_eq!(known(&parts), [1, 1, 0, 1, 1, 1, 1, 1]);
+        parts.add(2);
+        parts.forget(4..5, true);
+        assert_eq!(known(&parts), [1, 1, 1, 1, 0, 0, 0, 0]);
+        (4..7).for_each(|s| parts.add(s));
+        parts.forget(2..3, false);
+        assert_eq!(known(&parts), [1, 1, 0, 1, 1, 1, 1, 0], "it was checked since the kernel read it");
+        parts.forget(2..3, false);
+        assert_eq!(known(&parts), [1, 1, 0, 0, 0, 0, 0, 0], "it may be what the kernel read ahead, so that it reads on now");
     }
 
     #[test]

@@ -4,7 +4,7 @@
 use crate::bad;
 use crate::checked::CheckedParts;
 use crate::config::VerifyReads;
-use crate::disk::is_resident;
+use crate::disk::{BUFFER_BYTES, HUGE_PAGE_BYTES, is_resident};
 use crate::node::Node;
 use crate::store::{ReadError, Stored};
 use bytes::Bytes;
@@ -12,7 +12,11 @@ use kvdb_protocol::limits::SUBTREE_BYTES;
 use kvdb_server::sendfile::FileSource;
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
+
+/// Subtrees that are read at once.
+const BUFFER_SUBTREES: usize = BUFFER_BYTES / SUBTREE_BYTES as usize;
 
 /// A value that has a file.
 pub(crate) struct Outgoing {
@@ -39,15 +43,29 @@ impl Outgoing {
         &self.stored
     }
 
-    /// Reads and checks `count` subtrees, which then are in the page cache.
-    pub fn check(&self, first: u64, count: u64) -> Result<(), ReadError> {
+    /// Reads and checks these subtrees, which then are in the page cache; nothing to do where another reader has done it meanwhile.
+    pub fn check(&self, subtrees: Range<u64>) -> Result<(), ReadError> {
+        let (first, end) = (subtrees.start * SUBTREE_BYTES, (subtrees.end * SUBTREE_BYTES).min(self.stored.entry.len));
+        if self.may_go(first, end - first) {
+            return Ok(());
+        }
+        let is_huge_page = first.is_multiple_of(HUGE_PAGE_BYTES) && end == (first + HUGE_PAGE_BYTES).min(self.stored.entry.len);
+        self.parts.forget(subtrees.clone(), is_huge_page);
+        if is_huge_page {
+            self.stored.bring_in(first);
+        }
         let mut buffer = self.node.store.buffer();
-        self.stored.check_subtrees(first, count, &mut buffer, |subtree| self.parts.add(subtree))
+        for first in subtrees.clone().step_by(BUFFER_SUBTREES) {
+            let count = (subtrees.end - first).min(BUFFER_SUBTREES as u64);
+            self.stored.check_subtrees(first, count, &mut buffer, |subtree| self.parts.add(subtree))?;
+        }
+        Ok(())
     }
 
+    /// Asks the kernel first: what it tells of may be read anew by the time it is believed to be checked, and is not then.
     fn may_go(&self, offset: u64, len: u64) -> bool {
-        self.parts.cover(offset / SUBTREE_BYTES..(offset + len).div_ceil(SUBTREE_BYTES))
-            && is_resident(&self.file, offset, len) == Some(true)
+        is_resident(&self.file, offset, len) == Some(true)
+            && self.parts.cover(offset / SUBTREE_BYTES..(offset + len).div_ceil(SUBTREE_BYTES))
     }
 
     /// A part that was to go as it is has left the page cache, and is bad on the disk.
@@ -87,6 +105,7 @@ impl FileSource for Sending {
 
     fn read(&self, offset: u64, len: usize) -> io::Result<Bytes> {
         let (subtree, skip) = (offset / SUBTREE_BYTES, (offset % SUBTREE_BYTES) as usize);
+        self.0.parts.forget(subtree..subtree + 1, false);
         match self.0.stored.read_subtree(subtree) {
             Ok(bytes) if skip < bytes.len() => {
                 self.0.parts.add(subtree);

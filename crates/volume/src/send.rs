@@ -1,10 +1,11 @@
 //! A value on its way to a client: by the kernel where that is possible, else through this process ([`crate::stream`]).
 
 use crate::bad;
+use crate::disk::{BUFFER_BYTES, HUGE_PAGE_BYTES};
 use crate::node::{Busy, Node};
 use crate::outgoing::{Outgoing, Sending};
 use crate::store::{ReadError, Stored};
-use crate::stream::{MEMORY_WAIT, PORTION_SUBTREES, ReadFault, VerifiedReader};
+use crate::stream::{MEMORY_WAIT, ReadFault, VerifiedReader};
 use bytes::Bytes;
 use kvdb_protocol::limits::SUBTREE_BYTES;
 use kvdb_server::sendfile::{FileSender, FileSource, MAX_PART_BYTES};
@@ -14,7 +15,7 @@ use std::sync::Arc;
 use tokio::task::JoinHandle;
 
 /// Memory that a portion takes while it is checked, in KiB.
-const PORTION_KIB: u32 = ((PORTION_SUBTREES * SUBTREE_BYTES) >> 10) as u32;
+const PORTION_KIB: u32 = (BUFFER_BYTES >> 10) as u32;
 /// Portions that are read at once: enough for disk, check and socket to overlap.
 const AHEAD: usize = 4;
 
@@ -155,17 +156,18 @@ impl FileReader {
         }
     }
 
+    /// A portion is what the page cache holds in one piece.
     fn portion_end(&self) -> u64 {
-        ((self.asked_to / SUBTREE_BYTES + PORTION_SUBTREES) * SUBTREE_BYTES).min(self.end)
+        ((self.asked_to / HUGE_PAGE_BYTES + 1) * HUGE_PAGE_BYTES).min(self.end)
     }
 
     fn check_portion(&mut self, memory: tokio::sync::OwnedSemaphorePermit) {
         let (first, to) = (self.asked_to / SUBTREE_BYTES, self.portion_end());
-        let count = to.div_ceil(SUBTREE_BYTES) - first;
+        let subtrees = first..to.div_ceil(SUBTREE_BYTES);
         let value = Arc::clone(&self.value);
         let checking = tokio::task::spawn_blocking(move || {
             let _memory = memory;
-            value.check(first, count)
+            value.check(subtrees)
         });
         self.ahead.push_back((to, checking));
         self.asked_to = to;

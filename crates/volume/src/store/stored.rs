@@ -101,6 +101,13 @@ impl Stored {
         }
     }
 
+    /// Has the kernel bring [`disk::HUGE_PAGE_BYTES`] of its file into the page cache, from a multiple of them on. Only advice.
+    pub(crate) fn bring_in(&self, offset: u64) {
+        if let Source::File { path, .. } = &self.source {
+            disk::bring_in(path, offset);
+        }
+    }
+
     /// Reads `count` subtrees of a value that has a file, at most as many as fit a buffer, and checks them; each is told as
     /// soon as it is found to be right.
     ///
