@@ -5,18 +5,22 @@ use super::{Store, StoreError, Stored};
 use kvdb_protocol::{Key, VersionId};
 use quick_cache::Weighter;
 use quick_cache::unsync::Cache;
+use rustix::process::{Resource, getrlimit};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// What all values count together, in subtrees: their chaining values take 2 MiB of memory at most.
 const MAX_WEIGHT: u64 = 1 << 16;
-/// What a value counts at least, in subtrees: so at most 128 files are held open.
-const LEAST_WEIGHT: u64 = 512;
+/// Files that are held open, at most; fewer where a quarter of the descriptors that this process may have is less.
+pub(super) const MAX_FILES: u64 = 512;
 
-pub(super) struct Subtrees;
+pub(super) struct Subtrees {
+    /// What a value counts at least: so only so many files are held open.
+    least: u64,
+}
 
 impl Weighter<VersionId, Arc<Stored>> for Subtrees {
     fn weight(&self, _: &VersionId, value: &Arc<Stored>) -> u64 {
-        value.subtree_count().max(LEAST_WEIGHT)
+        value.subtree_count().max(self.least)
     }
 }
 
@@ -31,8 +35,10 @@ pub(super) struct Held {
 
 impl AtHand {
     pub fn new() -> Self {
-        let most = usize::try_from(MAX_WEIGHT / LEAST_WEIGHT).unwrap_or(usize::MAX);
-        Self(Mutex::new(Held { values: Cache::with_weighter(most, MAX_WEIGHT, Subtrees), removals: 0 }))
+        let files = getrlimit(Resource::Nofile).current.map_or(MAX_FILES, |n| (n / 4).clamp(1, MAX_FILES));
+        let most = usize::try_from(files).unwrap_or(usize::MAX);
+        let weigh = Subtrees { least: MAX_WEIGHT / files };
+        Self(Mutex::new(Held { values: Cache::with_weighter(most, MAX_WEIGHT, weigh), removals: 0 }))
     }
 
     /// The value, if its file is held open and is what it was.

@@ -78,11 +78,11 @@ fn a_file_that_was_changed_or_put_aside_is_at_hand_no_more() {
 fn only_so_many_files_are_held_open() {
     let volume = Volume::new();
     let store = volume.open();
-    let values: Vec<NewValue> = (0..200).map(|n| new_value("k", n, None)).collect();
+    let values: Vec<NewValue> = (0..crate::store::at_hand::MAX_FILES + 50).map(|n| new_value("k", n, None)).collect();
     for v in &values {
         put(&store, v, &content(70 * KIB));
         open(&store, v);
     }
     let open = values.iter().filter(|v| held(&store, v)).count();
-    assert!((1..=128).contains(&open), "{open} files are held open");
+    assert!((1..=crate::store::at_hand::MAX_FILES as usize).contains(&open), "{open} files are held open");
 }
