@@ -152,7 +152,8 @@ impl Index {
     /// It cannot be read.
     pub fn inline(&self, key: &Key, version: VersionId) -> Result<Option<Bytes>, IndexError> {
         let found = self.tables.inline.get(entry_key(key, version))?;
-        Ok(found.map(|slice| Bytes::copy_from_slice(&slice)))
+        // One that does not have a buffer of its own would keep that of all its neighbours.
+        Ok(found.map(|slice| if slice.len() < tables::SEPARATE_BYTES { Bytes::copy_from_slice(&slice) } else { Bytes::from_owner(slice) }))
     }
 
     /// Adds a prepared value, durably.

@@ -24,6 +24,8 @@ const MAX_JOURNAL_BYTES: u64 = 64 << 20;
 const MEMTABLE_BYTES: u64 = 2 << 20;
 /// The same for small values' bytes, of which a memtable holds few.
 const INLINE_MEMTABLE_BYTES: u64 = 4 << 20;
+/// From this length on the bytes of a small value go into files of their own, in bytes.
+pub const SEPARATE_BYTES: usize = 1 << 10;
 /// Open table files.
 const MAX_OPEN_TABLES: usize = 128;
 /// One may be busy with a long compaction; the other then still writes memtables out.
@@ -114,7 +116,7 @@ impl Tables {
         let large = || {
             KeyspaceCreateOptions::default()
                 .max_memtable_size(INLINE_MEMTABLE_BYTES)
-                .with_kv_separation(Some(KvSeparationOptions::default()))
+                .with_kv_separation(Some(KvSeparationOptions::default().separation_threshold(SEPARATE_BYTES as u32)))
         };
         Ok(Self {
             entries: db.keyspace("entries", small)?,

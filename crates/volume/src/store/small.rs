@@ -9,7 +9,7 @@ use super::staged::Staged;
 use super::stored::Stored;
 use super::{NewValue, REMOVE_BATCH, Store};
 use crate::disk::{self, BUFFER_BYTES};
-use crate::index::{IndexError, Small};
+use crate::index::IndexError;
 use kvdb_protocol::message::ReclaimItem;
 use kvdb_protocol::{Key, UnixMillis, VersionId};
 use std::sync::Arc;
@@ -37,16 +37,22 @@ impl Store {
 
     /// A small value that was written or read lately.
     pub fn in_memory(&self, key: &Key, version: VersionId) -> Option<Stored> {
-        self.inner.index.in_memory(key, version).and_then(|small| Stored::inline(small.entry, small.bytes).ok())
+        self.inner.index.in_memory(key, version).map(Stored::in_memory)
     }
 
-    /// As [`Store::get`]; a small value stays in memory for the next readers.
+    /// As [`Store::get`]; a small value is checked, and stays in memory for the next readers if it is right.
     ///
     /// # Errors
     /// As of [`Store::get`].
     pub fn get_for_reader(&self, key: &Key, version: VersionId) -> Result<Option<Stored>, StoreError> {
-        let small = |stored: &Stored| Some(Small { entry: stored.entry.clone(), bytes: stored.inline_bytes()?.clone() });
-        self.inner.index.keeping(|| self.inner.get(key, version), small)
+        let read = || {
+            let mut found = self.inner.get(key, version)?;
+            if let Some(stored) = &mut found {
+                stored.check_inline();
+            }
+            Ok(found)
+        };
+        self.inner.index.keeping(read, Stored::small)
     }
 
     /// Has it noted that a version was committed; as [`Store::mark_committed`], but nobody waits for it.

@@ -4,6 +4,7 @@ use super::error::{ReadError, StoreError};
 use crate::checked::Changed;
 use crate::disk::{self, AlignedBuffer, BUFFER_BYTES, Context as _, DiskError, Op};
 use crate::format::blob::{Footer, Layout, TAIL_BYTES};
+use crate::index::Small;
 use bytes::Bytes;
 use kvdb_protocol::limits::SUBTREE_BYTES;
 use kvdb_protocol::message::ValueEntry;
@@ -22,7 +23,11 @@ pub struct Stored {
 }
 
 enum Source {
-    Inline(Bytes),
+    Inline {
+        bytes: Bytes,
+        /// Against the hash.
+        checked: bool,
+    },
     File {
         file: Arc<File>,
         path: PathBuf,
@@ -41,7 +46,7 @@ impl Stored {
                 what: format!("{} bytes of {} are in the index", bytes.len(), entry.len),
             });
         }
-        Ok(Self { entry, source: Source::Inline(bytes) })
+        Ok(Self { entry, source: Source::Inline { bytes, checked: false } })
     }
 
     pub(super) fn file(entry: ValueEntry, path: PathBuf, file_len: u64) -> Result<Self, StoreError> {
@@ -70,23 +75,35 @@ impl Stored {
     /// What is read through it is not checked.
     pub fn content_file(&self) -> Option<&Arc<File>> {
         match &self.source {
-            Source::Inline(_) => None,
+            Source::Inline { .. } => None,
             Source::File { file, .. } => Some(file),
         }
     }
 
-    /// The bytes of a value in the index.
-    pub(super) fn inline_bytes(&self) -> Option<&Bytes> {
+    /// A value whose bytes were checked when they came into memory.
+    pub(super) fn in_memory(small: Small) -> Self {
+        Self { entry: small.entry, source: Source::Inline { bytes: small.bytes, checked: true } }
+    }
+
+    /// Checks a value in the index; whether it is right shows when it is read.
+    pub(super) fn check_inline(&mut self) {
+        if let Source::Inline { bytes, checked } = &mut self.source {
+            *checked = verify_subtree(self.entry.len, &self.entry.hash, &[], 0, bytes);
+        }
+    }
+
+    /// A value in the index that was checked and found right, as it may stay in memory.
+    pub(super) fn small(&self) -> Option<Small> {
         match &self.source {
-            Source::Inline(bytes) => Some(bytes),
-            Source::File { .. } => None,
+            Source::Inline { bytes, checked: true } => Some(Small { entry: self.entry.clone(), bytes: bytes.clone() }),
+            _ => None,
         }
     }
 
     /// When its file was last changed, be it only its name or its permissions; none for a value in the index.
     pub fn changed(&self) -> Option<Changed> {
         match &self.source {
-            Source::Inline(_) => None,
+            Source::Inline { .. } => None,
             Source::File { changed, .. } => Some(*changed),
         }
     }
@@ -94,7 +111,7 @@ impl Stored {
     /// Whether its file is as it was when it was opened, by length and ctime: not removed, renamed or written since.
     pub(super) fn is_unchanged(&self) -> bool {
         match &self.source {
-            Source::Inline(_) => true,
+            Source::Inline { .. } => true,
             Source::File { file, file_len, changed, .. } => {
                 file.metadata().is_ok_and(|now| now.len() == *file_len && (now.ctime(), now.ctime_nsec()) == *changed)
             }
@@ -141,7 +158,7 @@ impl Stored {
     /// They are damaged, or cannot be read.
     pub fn chaining_values(&self) -> Result<&[ChainingValue], ReadError> {
         match &self.source {
-            Source::Inline(_) => Ok(&[]),
+            Source::Inline { .. } => Ok(&[]),
             Source::File { file, path, file_len, subtrees, .. } => self.checked_subtrees(file, path, *file_len, subtrees),
         }
     }
@@ -155,7 +172,8 @@ impl Stored {
             return Err(self.corrupt(format!("subtree {index}, which a value of {} bytes has not", self.entry.len)));
         };
         let (bytes, subtrees): (Bytes, &[ChainingValue]) = match &self.source {
-            Source::Inline(all) => (all.clone(), &[]),
+            Source::Inline { bytes, checked: true } => return Ok(bytes.clone()),
+            Source::Inline { bytes, .. } => (bytes.clone(), &[]),
             Source::File { file, path, file_len, subtrees, .. } => {
                 let subtrees = self.checked_subtrees(file, path, *file_len, subtrees)?;
                 let len = usize::try_from(range.end - range.start).unwrap_or(usize::MAX);

@@ -204,3 +204,18 @@ fn files_that_have_been_in_no_index_for_a_while_are_told_and_left_alone() {
     assert_eq!(store.orphans(|| true).unwrap(), []);
     assert!(volume.blob(&stray).exists());
 }
+
+#[test]
+fn a_small_value_stays_in_memory_only_if_it_was_checked_and_is_right() {
+    let volume = Volume::new();
+    let store = volume.open();
+    let v = new_value("k", 1, None);
+    put(&store, &v, b"small");
+    let mut stored = store.get(&v.key, v.version).unwrap().unwrap();
+    assert!(stored.small().is_none(), "it was not checked");
+    stored.check_inline();
+    assert_eq!(stored.small().unwrap().bytes, &b"small"[..]);
+    stored.entry.hash = kvdb_protocol::ContentHash::of(b"other");
+    stored.check_inline();
+    assert!(stored.small().is_none() && stored.read_subtree(0).is_err());
+}
