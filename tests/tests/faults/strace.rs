@@ -6,6 +6,15 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+/// What became of a fault.
+#[derive(Debug)]
+pub struct Failed {
+    /// Calls that failed.
+    pub count: usize,
+    /// The file of each of them that was made on an open one.
+    pub files: Vec<String>,
+}
+
 /// As long as it lives, chosen calls of a server fail. Needs the right to trace.
 #[derive(Debug)]
 pub struct Fault {
@@ -20,7 +29,17 @@ impl Fault {
         let log = scratch.join("strace.txt");
         fs::remove_file(&log).ok();
         let mut command = Command::new("strace");
-        command.args(["-f", "-qq", "-e", "signal=none", "-e", &format!("trace={calls}"), "-e", &format!("inject={calls}:error={error}")]);
+        command.args([
+            "-f",
+            "-qq",
+            "-y",
+            "-e",
+            "signal=none",
+            "-e",
+            &format!("trace={calls}"),
+            "-e",
+            &format!("inject={calls}:error={error}"),
+        ]);
         command.args(paths.iter().flat_map(|p| [OsStr::new("-P"), p.as_os_str()]));
         command.arg("-o").arg(&log).args(["-p", &pid.to_string()]);
         let strace = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
@@ -34,10 +53,13 @@ impl Fault {
         fs::read_to_string(&self.log).unwrap_or_default().matches("(INJECTED)").count()
     }
 
-    /// Ends it; the server goes on. Gives the number of calls that failed.
-    pub fn end(mut self) -> usize {
+    /// Ends it; the server goes on.
+    pub fn end(mut self) -> Failed {
         self.detach();
-        self.count()
+        let log = fs::read_to_string(&self.log).unwrap_or_default();
+        // As in `1234 fdatasync(7</dir/file>) = -1 EIO`.
+        let file = |line: &str| Some(line.split_once('(')?.1.split_once('<')?.1.split_once('>')?.0.to_string());
+        Failed { count: self.count(), files: log.lines().filter_map(file).collect() }
     }
 
     /// Never by SIGKILL: threads could be left stopped.

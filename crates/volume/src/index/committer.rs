@@ -345,15 +345,15 @@ impl Batch<'_> {
             }
             match (current, deleted) {
                 // A tombstone stays what it is, whatever is asked again.
-                (Some(Record::Tombstone(_)), _) | (None, None) => {}
+                (Some(Record::Tombstone(_)), _) | (None, None) => continue,
                 (_, Some(deleted)) => {
                     self.insert(Table::Tombstones, time_list_key(deleted.time, &k), Vec::new());
                     self.set(k, Some(Record::Tombstone(deleted)))?;
                 }
                 (Some(Record::Value(_)), None) => self.set(k, None)?,
             }
+            self.must_sync = true;
         }
-        self.must_sync = true;
         Ok(Outcome::Removed(files))
     }
 
