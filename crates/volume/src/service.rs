@@ -23,15 +23,16 @@ impl kvdb_server::serve::Service for VolumeService {
     async fn call(&self, request: Request, cx: RequestContext) -> Result<Response, Problem> {
         let query = Query::parse(request.uri().query())?;
         let path = request.uri().path().to_string();
+        // All but reads are boxed, so that the future of a read, which is moved about, stays small.
         if path.starts_with("/-/") && path != BLOB_PATH {
-            return self.own_page(request, &path, &query).await;
+            return Box::pin(self.own_page(request, &path, &query)).await;
         }
         let key = || if path == BLOB_PATH { query_key(&query) } else { Key::from_path(&path).map_err(Problem::from) };
         let method = request.method().clone();
         match method {
             Method::GET | Method::HEAD => read::read(&self.node, request, key()?, &query, &cx.files).await,
-            Method::PUT | Method::POST => put::put(&self.node, request, &key()?, ticket(&query)?).await,
-            Method::DELETE => delete::delete(&self.node, &key()?, ticket(&query)?).await,
+            Method::PUT | Method::POST => Box::pin(put::put(&self.node, request, &key()?, ticket(&query)?)).await,
+            Method::DELETE => Box::pin(delete::delete(&self.node, &key()?, ticket(&query)?)).await,
             _ => Ok(not_allowed(&cx, METHODS)),
         }
     }
