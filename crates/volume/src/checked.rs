@@ -4,14 +4,14 @@
 //! the kernel. What cannot be seen is that a page left and that another program brought it back; so a part is believed
 //! for [`BELIEVED_SECONDS`] only, however long an answer takes, and not at all once its file was changed.
 //!
-//! Nor is a part believed while this process reads it anew, or has the kernel read ahead what may be it. A reader that asks
-//! the kernel first and believes then never takes a part that came back meanwhile for the one that was checked.
+//! Nor is a part believed while this process reads it anew, or if it is gone when the kernel may be about to read it ahead. A
+//! reader that asks the kernel first and believes then never takes a part that came back meanwhile for the one that was checked.
 
 use kvdb_protocol::VersionId;
 use kvdb_protocol::lab::{self, Bug};
 use std::collections::{HashMap, VecDeque};
 use std::ops::Range;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering, fence};
+use std::sync::atomic::{AtomicU32, Ordering, fence};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -43,8 +43,6 @@ pub struct CheckedParts {
     changed: Changed,
     /// When each was checked, as [`seconds`] tells; 0: never, or it was read anew.
     at: Box<[AtomicU32]>,
-    /// The kernel may have read ahead. It goes on when what it read so is used for the first time.
-    read_ahead: AtomicBool,
 }
 
 impl CheckedValues {
@@ -55,7 +53,7 @@ impl CheckedValues {
             return Arc::clone(parts);
         }
         let at = (0..subtrees).map(|_| AtomicU32::new(0)).collect();
-        let parts = Arc::new(CheckedParts { changed, at, read_ahead: AtomicBool::new(false) });
+        let parts = Arc::new(CheckedParts { changed, at });
         if known.values.insert(version, Arc::clone(&parts)).is_none() {
             let count = subtrees.max(LEAST_SUBTREES);
             known.order.push_back((version, count));
@@ -72,15 +70,33 @@ impl CheckedValues {
 
 impl CheckedParts {
     /// To be called before subtrees are read: what that may bring into the page cache is not known until it is checked.
-    /// `ahead`: the kernel may read on after them.
-    pub fn forget(&self, subtrees: Range<u64>, ahead: bool) {
-        let ahead = ahead || (self.read_ahead.load(Ordering::SeqCst) && !self.were_checked(subtrees.clone()));
-        if ahead {
-            self.read_ahead.store(true, Ordering::SeqCst);
-        }
-        let end = if ahead { self.at.len() as u64 } else { subtrees.end };
-        (subtrees.start..end).filter_map(|s| self.place(s)).for_each(|at| at.store(0, Ordering::Relaxed));
+    pub fn forget(&self, subtrees: Range<u64>) {
+        subtrees.filter_map(|s| self.place(s)).for_each(|at| at.store(0, Ordering::Relaxed));
         fence(Ordering::SeqCst);
+    }
+
+    /// The same for what the kernel may read ahead: those from `first` on that are not in the page cache, of which it is asked.
+    pub fn forget_absent(&self, first: u64, is_here: impl Fn(Range<u64>) -> bool) {
+        let (mut at, end) = (first, self.at.len() as u64);
+        while at < end {
+            let known = (at..end).find(|s| !self.were_checked(*s..s + 1)).unwrap_or(end);
+            self.forget_absent_of(at..known, &is_here);
+            at = known + 1;
+        }
+    }
+
+    /// Halves what is not all there until it knows what is missing.
+    fn forget_absent_of(&self, subtrees: Range<u64>, is_here: &impl Fn(Range<u64>) -> bool) {
+        let Range { start, end } = subtrees;
+        if start >= end || is_here(start..end) {
+            return;
+        }
+        if end - start == 1 {
+            return self.forget(start..end);
+        }
+        let middle = start.midpoint(end);
+        self.forget_absent_of(start..middle, is_here);
+        self.forget_absent_of(middle..end, is_here);
     }
 
     /// Notes that a subtree was checked.
@@ -158,19 +174,19 @@ mod tests {
     }
 
     #[test]
-    fn what_is_read_anew_is_not_known_nor_is_what_the_kernel_may_read_ahead() {
-        let parts = CheckedParts { changed: (0, 0), at: (0..8).map(|_| AtomicU32::new(1)).collect(), read_ahead: AtomicBool::default() };
-        let known = |parts: &CheckedParts| (0..8).map(|s| u8::from(parts.cover(s..s + 1))).collect::<Vec<_>>();
-        parts.forget(2..3, false);
-        assert_eq!(known(&parts), [1, 1, 0, 1, 1, 1, 1, 1]);
-        parts.add(2);
-        parts.forget(4..5, true);
-        assert_eq!(known(&parts), [1, 1, 1, 1, 0, 0, 0, 0]);
-        (4..7).for_each(|s| parts.add(s));
-        parts.forget(2..3, false);
-        assert_eq!(known(&parts), [1, 1, 0, 1, 1, 1, 1, 0], "it was checked since the kernel read it");
-        parts.forget(2..3, false);
-        assert_eq!(known(&parts), [1, 1, 0, 0, 0, 0, 0, 0], "it may be what the kernel read ahead, so that it reads on now");
+    fn what_is_read_anew_is_not_known_nor_is_what_is_gone_and_may_be_read_ahead() {
+        let parts = CheckedParts { changed: (0, 0), at: (0..8).map(|_| AtomicU32::new(1)).collect() };
+        let known = || (0..8).map(|s| u8::from(parts.cover(s..s + 1))).collect::<Vec<_>>();
+        parts.forget(2..3);
+        assert_eq!(known(), [1, 1, 0, 1, 1, 1, 1, 1]);
+        let gone = [0, 4, 7];
+        parts.forget_absent(3, |subtrees| !gone.iter().any(|s| subtrees.contains(s)));
+        assert_eq!(known(), [1, 1, 0, 1, 0, 1, 1, 0]);
+        parts.forget_absent(8, |_| false);
+        parts.forget_absent(0, |_| true);
+        assert_eq!(known(), [1, 1, 0, 1, 0, 1, 1, 0]);
+        parts.forget_absent(1, |_| false);
+        assert_eq!(known(), [1, 0, 0, 0, 0, 0, 0, 0]);
     }
 
     #[test]

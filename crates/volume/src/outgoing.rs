@@ -4,7 +4,7 @@
 use crate::bad;
 use crate::checked::CheckedParts;
 use crate::config::VerifyReads;
-use crate::disk::{BUFFER_BYTES, HUGE_PAGE_BYTES, is_resident};
+use crate::disk::{BUFFER_BYTES, HUGE_PAGE_BYTES, is_absent, is_resident};
 use crate::node::Node;
 use crate::store::{ReadError, Stored};
 use bytes::Bytes;
@@ -45,12 +45,12 @@ impl Outgoing {
 
     /// Reads and checks these subtrees, which then are in the page cache; nothing to do where another reader has done it meanwhile.
     pub fn check(&self, subtrees: Range<u64>) -> Result<(), ReadError> {
-        let (first, end) = (subtrees.start * SUBTREE_BYTES, (subtrees.end * SUBTREE_BYTES).min(self.stored.entry.len));
-        if self.may_go(first, end - first) {
+        let (first, len) = self.bytes(&subtrees);
+        if self.may_go(first, len) {
             return Ok(());
         }
-        let is_huge_page = first.is_multiple_of(HUGE_PAGE_BYTES) && end == (first + HUGE_PAGE_BYTES).min(self.stored.entry.len);
-        self.parts.forget(subtrees.clone(), is_huge_page);
+        let is_huge_page = first.is_multiple_of(HUGE_PAGE_BYTES) && len == HUGE_PAGE_BYTES.min(self.stored.entry.len - first);
+        self.forget(subtrees.clone(), is_huge_page);
         if is_huge_page {
             self.stored.bring_in(first);
         }
@@ -60,6 +60,25 @@ impl Outgoing {
             self.stored.check_subtrees(first, count, &mut buffer, |subtree| self.parts.add(subtree))?;
         }
         Ok(())
+    }
+
+    /// To be called before subtrees are read, which makes the kernel read ahead after a huge page, and after what it read ahead.
+    fn forget(&self, subtrees: Range<u64>, is_huge_page: bool) {
+        let (first, len) = self.bytes(&subtrees);
+        let end = subtrees.end;
+        self.parts.forget(subtrees);
+        if is_huge_page || is_absent(&self.file, first, len) != Some(true) {
+            self.parts.forget_absent(end, |subtrees| {
+                let (first, len) = self.bytes(&subtrees);
+                is_resident(&self.file, first, len) == Some(true)
+            });
+        }
+    }
+
+    /// Where they lie in the file, and how long they are.
+    fn bytes(&self, subtrees: &Range<u64>) -> (u64, u64) {
+        let first = subtrees.start * SUBTREE_BYTES;
+        (first, (subtrees.end * SUBTREE_BYTES).min(self.stored.entry.len).saturating_sub(first))
     }
 
     /// Asks the kernel first: what it tells of may be read anew by the time it is believed to be checked, and is not then.
@@ -105,7 +124,7 @@ impl FileSource for Sending {
 
     fn read(&self, offset: u64, len: usize) -> io::Result<Bytes> {
         let (subtree, skip) = (offset / SUBTREE_BYTES, (offset % SUBTREE_BYTES) as usize);
-        self.0.parts.forget(subtree..subtree + 1, false);
+        self.0.forget(subtree..subtree + 1, false);
         match self.0.stored.read_subtree(subtree) {
             Ok(bytes) if skip < bytes.len() => {
                 self.0.parts.add(subtree);

@@ -9,7 +9,7 @@ mod writers;
 
 pub use buffer::{AlignedBuffer, BLOCK_BYTES, BUFFER_BYTES, BufferPool, LAST_WRITE_BYTES};
 pub use direct::DiskReader;
-pub use resident::{HUGE_PAGE_BYTES, bring_in, is_known, is_resident, no_read_ahead};
+pub use resident::{HUGE_PAGE_BYTES, bring_in, is_absent, is_known, is_resident, no_read_ahead};
 pub use walk::{blob_dirs, blob_path, list, list_blobs};
 pub use writer::BlobWriter;
 pub use writers::{Seat, Writers};

@@ -36,8 +36,19 @@ static UNKNOWN_CALL: AtomicBool = AtomicBool::new(false);
 
 /// Whether `len` bytes of a file from `offset` on are all in the page cache now. None: the kernel does not tell.
 pub fn is_resident(file: &File, offset: u64, len: u64) -> Option<bool> {
+    let page = rustix::param::page_size() as u64;
+    let pages = if len == 0 { 0 } else { (offset + len).div_ceil(page) - offset / page };
+    Some(cached_pages(file, offset, len)? >= pages)
+}
+
+/// Whether nothing of them is there. None: the kernel does not tell.
+pub fn is_absent(file: &File, offset: u64, len: u64) -> Option<bool> {
+    Some(cached_pages(file, offset, len)? == 0)
+}
+
+fn cached_pages(file: &File, offset: u64, len: u64) -> Option<u64> {
     if len == 0 || UNKNOWN_CALL.load(Ordering::Relaxed) {
-        return (len == 0).then_some(true);
+        return (len == 0).then_some(0);
     }
     let (range, mut counts) = (Range { offset, len }, Counts::default());
     // SAFETY: the two structures have the layout that the kernel documents and outlive the call, which writes the second
@@ -50,9 +61,7 @@ pub fn is_resident(file: &File, offset: u64, len: u64) -> Option<bool> {
         tracing::info!(%error, "the kernel does not tell what is in the page cache (cachestat): all that is read is checked");
         return None;
     }
-    let page = rustix::param::page_size() as u64;
-    let pages = (offset + len).div_ceil(page) - offset / page;
-    Some(counts.cached >= pages)
+    Some(counts.cached)
 }
 
 /// Whether the kernel can tell at all.
@@ -120,6 +129,7 @@ mod tests {
         assert_eq!(is_resident(&file, 8192, 4096), Some(true));
         assert_eq!(is_resident(&file, 8192, 4097), Some(false));
         assert_eq!(is_resident(&file, 8191, 2), Some(false));
+        assert_eq!((is_absent(&file, 8191, 2), is_absent(&file, 12_288, 4096)), (Some(false), Some(true)));
     }
 
     #[test]
