@@ -111,6 +111,8 @@ fn a_value_is_kept_on_a_volume_that_was_killed_before_it_heard_of_the_commit() {
     cluster.kill_volume(second);
     commit.pass(&cluster.master_addr());
     upload.answer().expect(200);
+    // The other one has noted it.
+    kvdb_tests::settled::until_settled(&cluster);
     lose_catalog(&mut cluster);
     drop(gate);
     cluster.start_volume(second);

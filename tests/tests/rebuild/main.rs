@@ -106,6 +106,8 @@ fn what_was_deleted_while_a_volume_was_down_stays_deleted() {
     let mut cluster = Cluster::start(2);
     cluster.put("/kept", b"kept").expect(201);
     cluster.put("/deleted", &value(100_000, 1)).expect(201);
+    // The volume that goes down has noted that it was committed.
+    kvdb_tests::settled::until_settled(&cluster);
     cluster.kill_volume(1);
     cluster.wait_up(1);
     cluster.follow(&Request::delete("/deleted")).expect(200);
