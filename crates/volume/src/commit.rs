@@ -60,8 +60,8 @@ async fn pause_passes(give_up: Instant) -> bool {
     Instant::now() >= give_up
 }
 
-/// Commits a durable upload and tells the rest of the chain. To be run in a task of its own, so that it
-/// ends even if the client has gone away.
+/// Commits a durable upload and tells the rest of the chain. To be run to its end ([`kvdb_server::to_end`]), so that it
+/// is done even if the client has gone away.
 pub(crate) async fn commit_upload(node: &Arc<Node>, ticket: &Ticket, encoded: &str, durable: Durable) -> Result<Committed, Problem> {
     match commit(node, ticket, encoded, Some(durable.prepared)).await {
         Ok(committed) => {
