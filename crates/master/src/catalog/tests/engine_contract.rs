@@ -3,7 +3,10 @@
 use crate::catalog::engine::{ApplyError, Batch, Engine, MAX_ENGINE_KEY_BYTES, MAX_ENGINE_VALUE_BYTES};
 use crate::catalog::memory_engine::MemoryEngine;
 use crate::catalog::sled_engine::SledEngine;
+use std::fs::File;
 use std::ops::Bound::{self, Excluded, Included, Unbounded};
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
 
 fn put(pairs: &[(&[u8], &[u8])]) -> Batch {
     let mut batch = Batch::default();
@@ -162,6 +165,47 @@ fn the_sled_engine_keeps_the_contract_and_all_pairs_when_opened_again() {
     contract(&engine);
     let blobs = std::fs::read_dir(path.join("blobs")).unwrap().count();
     assert_eq!(blobs, 0, "sled wrote files of their own, which nobody syncs");
+}
+
+/// The files of a directory, with what is in them.
+fn files(dir: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    let files = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_file());
+    files.map(|path| (path.clone(), std::fs::read(path).unwrap())).collect()
+}
+
+#[test]
+fn a_batch_is_there_whole_or_not_at_all_wherever_its_write_was_cut() {
+    const SECTOR: usize = 512;
+    let dir = tempfile::tempdir().unwrap();
+    let engine = SledEngine::open(dir.path(), 4 << 20).unwrap();
+    engine.apply(&put(&[(b"a", b"1")])).unwrap();
+    drop(engine);
+    let before = files(dir.path());
+    let engine = SledEngine::open(dir.path(), 4 << 20).unwrap();
+    let pairs: Vec<_> = (0..40u8).map(|i| ([b'b', i], vec![i; 200])).collect();
+    let mut batch = Batch::default();
+    pairs.iter().for_each(|(k, v)| batch.put(k.as_slice(), v.as_slice()));
+    engine.apply(&batch).unwrap();
+    // What of the journal is written anew, in order. The rest of the database may not have come to the disk at all.
+    let mut written = Vec::new();
+    for (path, old) in before.iter().filter(|(path, _)| path.file_stem().is_some_and(|stem| stem == "journal")) {
+        let new = std::fs::read(path).unwrap();
+        assert_eq!(new.len(), old.len());
+        let sectors = new.chunks(SECTOR).zip(old.chunks(SECTOR)).enumerate().filter(|(_, (new, old))| new != old);
+        written.extend(sectors.map(|(at, (new, _))| (path, at * SECTOR, new.to_vec())));
+    }
+    drop(engine);
+    assert!(written.len() > 10);
+    for cut in 0..=written.len() {
+        before.iter().for_each(|(path, bytes)| std::fs::write(path, bytes).unwrap());
+        for (path, at, sector) in &written[..cut] {
+            File::options().write(true).open(path).unwrap().write_all_at(sector, *at as u64).unwrap();
+        }
+        let engine = SledEngine::open(dir.path(), 4 << 20).unwrap();
+        let expected = if cut == written.len() { pairs.len() } else { 0 };
+        assert_eq!(keys(&engine, Included(b"b"), Excluded(b"c"), usize::MAX).len(), expected, "after {cut} of {} sectors", written.len());
+        assert_eq!(engine.get(b"a").unwrap().as_deref(), Some(b"1".as_slice()));
+    }
 }
 
 #[test]
