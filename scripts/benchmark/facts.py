@@ -17,6 +17,15 @@ def first_line(path, start, otherwise):
         return otherwise
 
 
+def congestion_control():
+    """What sockets get for which nobody chose another."""
+    try:
+        with open("/proc/sys/net/ipv4/tcp_congestion_control") as f:
+            return f.read().strip()
+    except OSError:
+        return "unknown"
+
+
 def file_system(directory):
     """The type of the file system that a directory is on."""
     with open("/proc/mounts") as f:
@@ -35,4 +44,4 @@ def told(directory, rounds):
     return (
         f"{time.strftime('%Y-%m-%d', time.gmtime())}, kvDB at {commit or 'an unknown commit'}, medians of {rounds} round{'s' * (rounds != 1)}. "
         f"{os.cpu_count()} cores ({model}) for client and servers together, {memory:.0f} GiB, Linux {platform.release()}, "
-        f"{file_system(directory)}; {nginx_version()}, {fio}.")
+        f"{file_system(directory)}, TCP {congestion_control()}; {nginx_version()}, {fio}.")

@@ -24,6 +24,7 @@ pub(crate) async fn run<S: Service>(stream: TcpStream, remote: SocketAddr, share
         Ok(local) => local,
         Err(error) => return tracing::debug!(%error, %remote, "the connection was gone before its first request"),
     };
+    no_pacing_over_loopback(&stream, remote);
     let options = &shared.options;
     let phase = Arc::new(Phase::default());
     let patience = Patience { head: options.head_timeout, write_stall: options.write_stall_timeout };
@@ -59,6 +60,14 @@ pub(crate) async fn run<S: Service>(stream: TcpStream, remote: SocketAddr, share
     }
 }
 
+/// Loopback cannot be congested. Where the system's congestion control paces (BBR), timers would send there what the kernel could pass on at
+/// once, at half the rate or less. Reno does not, and whoever may open a socket may choose it. Only a hint: without it, it is only slower.
+fn no_pacing_over_loopback(stream: &TcpStream, remote: SocketAddr) {
+    if remote.ip().to_canonical().is_loopback() {
+        let _ = rustix::net::sockopt::set_tcp_congestion(stream, "reno");
+    }
+}
+
 fn builder<S: Service>(shared: &Shared<S>) -> http1::Builder {
     let options = &shared.options;
     let mut builder = http1::Builder::new();
@@ -74,4 +83,21 @@ fn builder<S: Service>(shared: &Shared<S>) -> http1::Builder {
         // service is not dropped when its client goes away.
         .half_close(true);
     builder
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_sent_over_loopback_is_not_paced_and_other_connections_stay_as_the_system_has_them() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let chosen = || rustix::net::sockopt::tcp_congestion(&stream).unwrap();
+        let before = chosen();
+        no_pacing_over_loopback(&stream, "192.0.2.1:80".parse().unwrap());
+        assert_eq!(chosen(), before);
+        no_pacing_over_loopback(&stream, "[::ffff:127.0.0.1]:80".parse().unwrap());
+        assert_eq!(chosen(), "reno");
+    }
 }

@@ -5,6 +5,7 @@ use crate::deadline::Deadline;
 use crate::sendfile::{FileSender, is_part};
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::rt::TokioIo;
+use rustix::net::{SendAncillaryBuffer, SendFlags};
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -15,6 +16,8 @@ use tokio::io::{AsyncReadExt, Interest};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
+/// sendfile(2) pushes so many bytes at a time, whatever the length of a part.
+const PUSH_BYTES: usize = 64 << 10;
 /// Room for what is read and dropped before a close, in bytes.
 const LINGER_BUFFER_BYTES: usize = 16 << 10;
 
@@ -105,6 +108,19 @@ impl Socket {
         }
     }
 
+    /// Writes what comes before a part that is pushed at once: it goes with that. Cheaper than [`Socket::cork`] by two calls.
+    fn poll_write_before_part(&mut self, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        let (stream, flags) = (self.io.inner(), SendFlags::MORE | SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
+        loop {
+            ready!(stream.poll_write_ready(cx))?;
+            let write = || Ok(rustix::net::sendmsg(stream, bufs, &mut SendAncillaryBuffer::default(), flags)?);
+            match stream.try_io(Interest::WRITABLE, write) {
+                Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
+                written => return Poll::Ready(written),
+            }
+        }
+    }
+
     /// Has the kernel send some of the part of a file that `bytes` stand for.
     fn poll_send_part(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let stream = self.io.inner();
@@ -156,11 +172,12 @@ impl Write for Socket {
     fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
         // What comes before the first part is written first.
         let plain = bufs.iter().position(|b| is_part(b)).unwrap_or(bufs.len());
-        if plain < bufs.len() {
-            self.cork(true);
-        }
+        let corked = self.corked;
+        let small = bufs.get(plain).is_some_and(|part| !corked && plain + 1 == bufs.len() && part.len() <= PUSH_BYTES);
+        self.cork(corked || (plain < bufs.len() && !small));
         let written = match (bufs.get(..plain), bufs.get(plain)) {
             (Some([]), Some(part)) => self.poll_send_part(cx, part),
+            (Some(before), Some(_)) if small => self.poll_write_before_part(cx, before),
             (Some(before), _) => Pin::new(&mut self.io).poll_write_vectored(cx, before),
             (None, _) => Pin::new(&mut self.io).poll_write_vectored(cx, bufs),
         };
