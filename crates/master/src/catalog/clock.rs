@@ -18,9 +18,14 @@ use tokio::sync::Notify;
 pub(super) const LEASE_AHEAD: Duration = Duration::from_secs(10);
 /// The lease is extended when less than this is left of it.
 const LEASE_LOW: Duration = Duration::from_secs(5);
-/// Random bits at the end of a version, below its counter of 26 bits.
-const RANDOM_BITS: u32 = 48;
-const COUNTER_LIMIT: u64 = 1 << (74 - RANDOM_BITS);
+/// Random bits of a version, after its counter of 26 bits.
+const RANDOM_BITS: u32 = 32;
+/// Bits at the end of a version that it shares with those made at about the same time. Volumes keep a file in the directory that they
+/// name: so files that are written together share a directory, and the syncs of its names.
+const DIRECTORY_BITS: u32 = 16;
+/// How long versions share them, as the binary logarithm of milliseconds: 4 s. All directories have had their turn after 75 hours.
+const DIRECTORY_TIME_SHIFT: u32 = 12;
+const COUNTER_LIMIT: u64 = 1 << (74 - RANDOM_BITS - DIRECTORY_BITS);
 
 /// What the machine's clocks say, in milliseconds: the wall clock, and a clock that only goes forward.
 pub(super) type Clocks = Box<dyn Fn() -> (u64, u64) + Send + Sync>;
@@ -107,8 +112,10 @@ impl Clock {
             // nothing that these versions are for can be committed.
             (time, _) => (time + 1, 0),
         };
-        let random = u128::from(rand::random::<u64>() >> (64 - RANDOM_BITS));
-        VersionId::from_parts(last.0, (u128::from(last.1) << RANDOM_BITS) | random)
+        let random = u64::from(rand::random::<u32>());
+        let directory = (last.0 >> DIRECTORY_TIME_SHIFT) % (1 << DIRECTORY_BITS);
+        let counted = u128::from(last.1) << (RANDOM_BITS + DIRECTORY_BITS);
+        VersionId::from_parts(last.0, counted | u128::from((random << DIRECTORY_BITS) | directory))
     }
 
     /// The lease to make durable now, if little is left of the present one.
@@ -232,6 +239,23 @@ mod tests {
         assert_eq!(lease, 1_000_006);
         m.pass(50);
         assert!(version.unix_millis() < lease && clock.now().0 < lease && clock.next_version().unix_millis() < lease);
+    }
+
+    #[test]
+    fn versions_of_the_same_four_seconds_end_alike_and_all_endings_have_their_turn() {
+        let (m, clocks) = machine(4_096 * 1_000_000);
+        let clock = Clock::new(clocks, 0);
+        clock.extend(u64::MAX);
+        let ending = || <[u8; 2]>::try_from(&clock.next_version().as_bytes()[14..]).unwrap();
+        let mut seen = std::collections::HashSet::new();
+        for _ in 0..1 << DIRECTORY_BITS {
+            let first = ending();
+            m.pass(4_095);
+            assert_eq!(ending(), first);
+            assert!(seen.insert(first));
+            m.pass(1);
+        }
+        assert!(seen.contains(&ending()), "the first one has its turn again");
     }
 
     #[test]

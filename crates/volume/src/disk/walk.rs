@@ -16,7 +16,8 @@ pub struct Found {
     pub is_dir: bool,
 }
 
-/// Path of a version's blob file: the directories are its last two bytes, which are random.
+/// Path of a version's blob file: the directories are its last two bytes, which the master gives alike to versions of
+/// about the same time.
 pub fn blob_path(blobs: &Path, version: VersionId) -> PathBuf {
     let [.., x, y] = *version.as_bytes();
     let mut path = blobs.join(hex(x));
