@@ -259,13 +259,7 @@ impl Inner {
     }
 
     fn delete(&self, key: Key) -> Result<bool, Error> {
-        let request = CommitDelete {
-            key: key.clone(),
-            version: None,
-            condition: Condition::default(),
-            commit_by: self.commit_by(),
-            removed_at: None,
-        };
+        let request = CommitDelete { key: key.clone(), version: None, condition: Condition::default(), commit_by: self.commit_by() };
         match self.wait(self.catalog.delete(request))? {
             CommitAnswer::Committed(_) => {
                 self.to_remove.notify_one();

@@ -78,13 +78,8 @@ async fn commit(node: &Node, volume: VolumeId, message: Commit) -> CommitResult 
             }
         }
         (TicketOp::Delete, None) => {
-            let delete = CommitDelete {
-                key: ticket.key,
-                version: Some(ticket.version),
-                condition: ticket.condition,
-                commit_by: ticket.commit_by,
-                removed_at: Some(volume),
-            };
+            let delete =
+                CommitDelete { key: ticket.key, version: Some(ticket.version), condition: ticket.condition, commit_by: ticket.commit_by };
             node.catalog.delete(delete).await
         }
         _ => return Err(Problem::new(ErrorCode::BadTicket, "the ticket does not permit this commit")),

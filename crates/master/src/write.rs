@@ -248,7 +248,7 @@ pub(crate) async fn delete_here(node: &Arc<Node>, key: &Key, encoded: &str) -> R
 
 async fn remove(node: &Arc<Node>, ticket: Ticket) -> Result<Response, Problem> {
     let Ticket { key, version, condition, commit_by, volumes, .. } = ticket;
-    let request = CommitDelete { key, version: Some(version), condition, commit_by, removed_at: None };
+    let request = CommitDelete { key, version: Some(version), condition, commit_by };
     match node.catalog.delete(request).await.map_err(|e| e.problem())? {
         CommitAnswer::Refused(problem) => Err(problem),
         CommitAnswer::Committed(committed) => {

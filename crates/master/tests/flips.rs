@@ -44,7 +44,7 @@ async fn make(dir: &Path) -> Expected {
         };
         assert!(matches!(catalog.commit(put).await.unwrap(), CommitAnswer::Committed(_)));
         if i % 7 == 3 {
-            let delete = CommitDelete { key: key(i), version: None, condition: Condition::default(), commit_by: never, removed_at: None };
+            let delete = CommitDelete { key: key(i), version: None, condition: Condition::default(), commit_by: never };
             assert!(matches!(catalog.delete(delete).await.unwrap(), CommitAnswer::Committed(_)));
         }
     }

@@ -48,7 +48,7 @@ async fn write(catalog: Catalog, writer: usize, progress: Arc<Progress>, mut key
         let (next, answer) = if removes {
             let condition = Condition::default();
             let commit_by = UnixMillis(u64::MAX);
-            (None, catalog.delete(CommitDelete { key, version: None, condition, commit_by, removed_at: None }).await)
+            (None, catalog.delete(CommitDelete { key, version: None, condition, commit_by }).await)
         } else {
             (Some(version), catalog.commit(put(key, version)).await)
         };

@@ -210,7 +210,7 @@ fn one(view: &mut View<'_>, now: &Now, commit_by: UnixMillis, member: &Member) -
         }
         Member::Put(put) => decide::put(view, now, put)?,
         Member::Delete { key, condition } => {
-            let delete = CommitDelete { key: key.clone(), version: None, condition: condition.clone(), commit_by, removed_at: None };
+            let delete = CommitDelete { key: key.clone(), version: None, condition: condition.clone(), commit_by };
             decide::delete(view, now, &delete)?
         }
     };

@@ -67,8 +67,6 @@ pub struct CommitDelete {
     pub condition: Condition,
     /// The ticket's last time for the commit.
     pub commit_by: UnixMillis,
-    /// The volume that asks and removes its own copy at once. Its reclaim entry stays until it says so.
-    pub removed_at: Option<VolumeId>,
 }
 
 /// Room on the disk as the batch begins, in bytes.

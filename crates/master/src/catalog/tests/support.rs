@@ -41,7 +41,7 @@ pub(super) fn put(k: impl AsRef<[u8]>, version: VersionId, len: u64) -> CommitPu
 }
 
 pub(super) fn delete(k: impl AsRef<[u8]>, version: Option<VersionId>) -> CommitDelete {
-    CommitDelete { key: key(k), version, condition: Condition::default(), commit_by: FAR, removed_at: None }
+    CommitDelete { key: key(k), version, condition: Condition::default(), commit_by: FAR }
 }
 
 pub(super) fn committed(answer: CommitAnswer) -> Committed {
