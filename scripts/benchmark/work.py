@@ -136,6 +136,7 @@ class Round:
         if measured and size.name == LARGE:
             self.fio(row)
         for system in systems:
+            self.memory_for(size)
             self.bench(row if measured else None, system, "put", *self.of(size, size.values), clients=size.clients)
         if measured:
             self.loopback(row, "loopback-put", size)
@@ -144,10 +145,17 @@ class Round:
         row = size.row("get cold")
         for system in systems:
             self.drop()
+            self.memory_for(size)
             self.bench(row, system, "get", *self.of(size, size.values), clients=size.clients)
         if size.name == LARGE:
             self.drop()
+            self.memory_for(size)
             self.cat(row, next(server.path_of("kvdb-bench-0") for server, name in systems if name == "nginx"))
+
+    @staticmethod
+    def memory_for(size):
+        """For all values of a size in the page cache, and some more."""
+        sample.have_memory_ready(size.length * size.values * 5 // 4)
 
     def hot(self, size, systems):
         row = size.row("get hot")
