@@ -108,6 +108,8 @@ struct Batch<'a> {
 
 impl Worker {
     fn run(mut self, requests: &Receiver<Request>) {
+        // Also where the index is closed before anything is asked for.
+        self.do_duties();
         loop {
             match requests.recv_timeout(self.until_next_duty()) {
                 Ok(first) => self.commit(Some(first), requests),
