@@ -1,12 +1,14 @@
 //! One contract for every engine.
 
 use crate::catalog::engine::{ApplyError, Batch, Engine, MAX_ENGINE_KEY_BYTES, MAX_ENGINE_VALUE_BYTES};
+use crate::catalog::journal_format::SECTOR;
 use crate::catalog::memory_engine::MemoryEngine;
 use crate::catalog::sled_engine::SledEngine;
+use kvdb_tests::cluster::files_below;
 use std::fs::File;
 use std::ops::Bound::{self, Excluded, Included, Unbounded};
 use std::os::unix::fs::FileExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 fn put(pairs: &[(&[u8], &[u8])]) -> Batch {
     let mut batch = Batch::default();
@@ -167,20 +169,13 @@ fn the_sled_engine_keeps_the_contract_and_all_pairs_when_opened_again() {
     assert_eq!(blobs, 0, "sled wrote files of their own, which nobody syncs");
 }
 
-/// The files of a directory, with what is in them.
-fn files(dir: &Path) -> Vec<(PathBuf, Vec<u8>)> {
-    let files = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_file());
-    files.map(|path| (path.clone(), std::fs::read(path).unwrap())).collect()
-}
-
 #[test]
 fn a_batch_is_there_whole_or_not_at_all_wherever_its_write_was_cut() {
-    const SECTOR: usize = 512;
     let dir = tempfile::tempdir().unwrap();
     let engine = SledEngine::open(dir.path(), 4 << 20).unwrap();
     engine.apply(&put(&[(b"a", b"1")])).unwrap();
     drop(engine);
-    let before = files(dir.path());
+    let before: Vec<_> = files_below(dir.path()).into_iter().map(|path| (std::fs::read(&path).unwrap(), path)).collect();
     let engine = SledEngine::open(dir.path(), 4 << 20).unwrap();
     let pairs: Vec<_> = (0..40u8).map(|i| ([b'b', i], vec![i; 200])).collect();
     let mut batch = Batch::default();
@@ -188,7 +183,7 @@ fn a_batch_is_there_whole_or_not_at_all_wherever_its_write_was_cut() {
     engine.apply(&batch).unwrap();
     // What of the journal is written anew, in order. The rest of the database may not have come to the disk at all.
     let mut written = Vec::new();
-    for (path, old) in before.iter().filter(|(path, _)| path.file_stem().is_some_and(|stem| stem == "journal")) {
+    for (old, path) in before.iter().filter(|(_, path)| path.file_stem().is_some_and(|stem| stem == "journal")) {
         let new = std::fs::read(path).unwrap();
         assert_eq!(new.len(), old.len());
         let sectors = new.chunks(SECTOR).zip(old.chunks(SECTOR)).enumerate().filter(|(_, (new, old))| new != old);
@@ -197,11 +192,14 @@ fn a_batch_is_there_whole_or_not_at_all_wherever_its_write_was_cut() {
     drop(engine);
     assert!(written.len() > 10);
     for cut in 0..=written.len() {
-        before.iter().for_each(|(path, bytes)| std::fs::write(path, bytes).unwrap());
+        let left = tempfile::tempdir().unwrap();
+        let left_of = |path: &Path| left.path().join(path.strip_prefix(dir.path()).unwrap());
+        std::fs::create_dir(left.path().join("blobs")).unwrap();
+        before.iter().for_each(|(bytes, path)| std::fs::write(left_of(path), bytes).unwrap());
         for (path, at, sector) in &written[..cut] {
-            File::options().write(true).open(path).unwrap().write_all_at(sector, *at as u64).unwrap();
+            File::options().write(true).open(left_of(path)).unwrap().write_all_at(sector, *at as u64).unwrap();
         }
-        let engine = SledEngine::open(dir.path(), 4 << 20).unwrap();
+        let engine = SledEngine::open(left.path(), 4 << 20).unwrap();
         let expected = if cut == written.len() { pairs.len() } else { 0 };
         assert_eq!(keys(&engine, Included(b"b"), Excluded(b"c"), usize::MAX).len(), expected, "after {cut} of {} sectors", written.len());
         assert_eq!(engine.get(b"a").unwrap().as_deref(), Some(b"1".as_slice()));
