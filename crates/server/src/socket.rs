@@ -109,28 +109,16 @@ impl Socket {
     }
 
     /// Writes what comes before a part that is pushed at once: it goes with that. Cheaper than [`Socket::cork`] by two calls.
-    fn poll_write_before_part(&mut self, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        let (stream, flags) = (self.io.inner(), SendFlags::MORE | SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
-        loop {
-            ready!(stream.poll_write_ready(cx))?;
-            let write = || Ok(rustix::net::sendmsg(stream, bufs, &mut SendAncillaryBuffer::default(), flags)?);
-            match stream.try_io(Interest::WRITABLE, write) {
-                Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
-                written => return Poll::Ready(written),
-            }
-        }
+    fn poll_write_before_part(&self, cx: &mut Context<'_>, bufs: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        let flags = SendFlags::MORE | SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+        let stream = self.io.inner();
+        poll_call(stream, cx, || Ok(rustix::net::sendmsg(stream, bufs, &mut SendAncillaryBuffer::default(), flags)?))
     }
 
     /// Has the kernel send some of the part of a file that `bytes` stand for.
-    fn poll_send_part(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_send_part(&self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let stream = self.io.inner();
-        loop {
-            ready!(stream.poll_write_ready(cx))?;
-            match stream.try_io(Interest::WRITABLE, || self.files.send(stream, bytes)) {
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
-                sent => return Poll::Ready(sent),
-            }
-        }
+        poll_call(stream, cx, || self.files.send(stream, bytes))
     }
 
     /// Passes on the result of a write, unless the peer has taken nothing for too long.
@@ -143,6 +131,17 @@ impl Socket {
             self.stall.arm(Instant::now() + self.patience.write_stall);
         }
         self.stall.poll_expired(cx).map(|()| Err(io::Error::new(io::ErrorKind::TimedOut, "the peer stopped reading")))
+    }
+}
+
+/// Makes a call that sends, once the socket takes something.
+fn poll_call(stream: &TcpStream, cx: &mut Context<'_>, mut send: impl FnMut() -> io::Result<usize>) -> Poll<io::Result<usize>> {
+    loop {
+        ready!(stream.poll_write_ready(cx))?;
+        match stream.try_io(Interest::WRITABLE, &mut send) {
+            Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
+            sent => return Poll::Ready(sent),
+        }
     }
 }
 
